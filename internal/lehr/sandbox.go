@@ -1,0 +1,60 @@
+package lehr
+
+import "time"
+
+// Sandbox is one isolated Linux machine.
+type Sandbox struct {
+	ID        SandboxID
+	TeamID    TeamID
+	Template  string // "name:tag" as resolved at creation
+	VersionID VersionID
+	HostID    HostID
+	State     SandboxState
+	Reason    SandboxReason
+	Resources Resources
+	BuildID   BuildID // set for a build's own sandbox, which lists do not show
+	CreatedAt time.Time
+	ExpiresAt time.Time // zero: no time-to-live
+	EndedAt   time.Time // zero while live
+}
+
+// Key is an API key without its secret, of which only the hash is stored.
+type Key struct {
+	ID        KeyID
+	TeamID    TeamID
+	Name      string
+	Prefix    string // first characters of the secret, for recognition
+	Admin     bool   // may manage keys and every team
+	CreatedAt time.Time
+	RevokedAt time.Time // zero while valid
+}
+
+// Team owns templates, builds, sandboxes and keys.
+type Team struct {
+	ID        TeamID
+	Name      string // matches the pattern of template names; used in "team/name"
+	CreatedAt time.Time
+}
+
+// HostState is where a host stands.
+type HostState string
+
+// The states of a host.
+const (
+	HostJoining     HostState = "joining"
+	HostReady       HostState = "ready"
+	HostDraining    HostState = "draining"
+	HostUnreachable HostState = "unreachable"
+	HostRemoved     HostState = "removed"
+)
+
+// Host is a machine with an agent on it.
+type Host struct {
+	ID           HostID
+	Name         string
+	State        HostState
+	Platform     string // "linux/amd64"
+	EngineDigest Digest // SHA-256 of its sentry file
+	Capacity     Resources
+	SeenAt       time.Time
+}
