@@ -36,3 +36,7 @@ type Topic string
 
 // BuildTopic is the topic of one build: its state or its log changed.
 func BuildTopic(id lehr.BuildID) Topic { return Topic("build:" + string(id)) }
+
+// CancelTopic is the topic that tells the worker of a build to look whether it
+// was cancelled; unlike BuildTopic it is silent while the log grows.
+func CancelTopic(id lehr.BuildID) Topic { return Topic("cancel:" + string(id)) }

@@ -154,11 +154,18 @@ type Templates interface {
 	// without tags stay while live sandboxes use them. Conflict names the live
 	// sandboxes, or the templates built on it, that would be orphaned.
 	Remove(ctx context.Context, team lehr.TeamID, name, tag string) error
+	Garbage
+}
+
+// Garbage tells which versions and artifacts are still needed.
+type Garbage interface {
 	// Unreferenced lists versions that no tag and no live sandbox refers to, at
 	// most limit; Forget deletes such a row and says whether its digests are
 	// used by no other version.
 	Unreferenced(ctx context.Context, limit int) ([]lehr.Version, error)
 	Forget(ctx context.Context, id lehr.VersionID) (freeImage, freeSnapshot bool, err error)
+	// Referenced reports whether any version has d as its image or snapshot.
+	Referenced(ctx context.Context, d lehr.Digest) (bool, error)
 }
 
 // ListTemplates selects a page of templates.
