@@ -156,9 +156,21 @@ type Artifacts interface {
 	FlattenRootfs(ctx context.Context, id lehr.SandboxID) (Image, error)
 	// CreateSnapshot writes a durable, verified snapshot of the running sandbox.
 	CreateSnapshot(ctx context.Context, id lehr.SandboxID) (Snapshot, error)
+	// ListArtifacts returns every image and snapshot on the host that
+	// RemoveArtifact may delete, for garbage collection.
+	ListArtifacts(ctx context.Context) ([]Artifact, error)
 	// RemoveArtifact deletes an image or snapshot; idempotent. Conflict while a
 	// sandbox uses it.
 	RemoveArtifact(ctx context.Context, d lehr.Digest) error
+}
+
+// Artifact is an image or snapshot on a host. Age counts from when it was last
+// made, imported, or made again with the same content; a collector leaves young
+// ones alone because their version may not be recorded yet.
+type Artifact struct {
+	Digest lehr.Digest
+	Bytes  int64
+	Age    time.Duration
 }
 
 // ImportKind is the format of an imported stream.

@@ -30,6 +30,8 @@ type Host struct {
 	Run      Script // commands; nil: all succeed silently
 	Hook     Hook   // may be nil
 
+	ArtifactAge time.Duration // what ListArtifacts says of each
+
 	mu        sync.Mutex
 	boxes     map[lehr.SandboxID]*box
 	artifacts map[lehr.Digest]bool

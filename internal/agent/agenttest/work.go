@@ -161,6 +161,18 @@ func (h *Host) newArtifact(kind string) lehr.Digest {
 	return d
 }
 
+// ListArtifacts returns what the host holds, all of it ArtifactAge old.
+func (h *Host) ListArtifacts(ctx context.Context) ([]agent.Artifact, error) {
+	if err := h.enter(ctx, "ListArtifacts", ""); err != nil {
+		return nil, err
+	}
+	var all []agent.Artifact
+	for _, d := range h.ArtifactList() {
+		all = append(all, agent.Artifact{Digest: d, Bytes: 1, Age: h.ArtifactAge})
+	}
+	return all, nil
+}
+
 // RemoveArtifact deletes an artifact; Conflict while a sandbox uses it.
 func (h *Host) RemoveArtifact(ctx context.Context, d lehr.Digest) error {
 	if err := h.enter(ctx, "RemoveArtifact", ""); err != nil {
