@@ -1,0 +1,291 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
+	"github.com/lehr-dev/lehr/api/jsonwire"
+	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/httpkit"
+)
+
+// rest adds the routes under /v1, each over the Connect method of its name.
+func (d *door) rest(mux *http.ServeMux) {
+	handle(mux, "POST /v1/builds", d, http.StatusCreated, d.builds.Create, body)
+	handle(mux, "GET /v1/builds", d, http.StatusOK, d.builds.List, query)
+	handle(mux, "GET /v1/builds/{id}", d, http.StatusOK, d.builds.Get, path)
+	handle(mux, "POST /v1/builds/{id}/cancel", d, http.StatusOK, d.builds.Cancel, path)
+	mux.HandleFunc("GET /v1/builds/{id}/logs", d.restLogs)
+
+	handle(mux, "GET /v1/templates", d, http.StatusOK, d.templates.List, query)
+	handle(mux, "GET /v1/templates/{name...}", d, http.StatusOK, d.templates.Get, path)
+	handle(mux, "DELETE /v1/templates/{name...}", d, http.StatusOK, d.templates.Remove, path)
+	mux.HandleFunc("POST /v1/templates/import", d.restImport)
+
+	handle(mux, "POST /v1/sandboxes", d, http.StatusCreated, d.sandboxes.Create, body)
+	handle(mux, "GET /v1/sandboxes", d, http.StatusOK, d.sandboxes.List, query)
+	handle(mux, "GET /v1/sandboxes/{id}", d, http.StatusOK, d.sandboxes.Get, path)
+	handle(mux, "DELETE /v1/sandboxes/{id}", d, http.StatusOK, d.sandboxes.Kill, path)
+	mux.HandleFunc("POST /v1/sandboxes/{id}/exec", d.restExec)
+	mux.HandleFunc("GET /v1/sandboxes/{id}/files", d.restReadFile)
+	mux.HandleFunc("PUT /v1/sandboxes/{id}/files", d.restWriteFile)
+
+	handle(mux, "POST /v1/keys", d, http.StatusCreated, d.keys.Create, body)
+	handle(mux, "GET /v1/keys", d, http.StatusOK, d.keys.List, query)
+	handle(mux, "DELETE /v1/keys/{id}", d, http.StatusOK, d.keys.Revoke, path)
+
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		httpkit.WriteError(w, errs.New(errs.NotFound, "there is no %s %s", r.Method, r.URL.Path).WithCode("route_unknown").
+			WithRemedy("the routes are listed in docs/api.md"))
+	})
+}
+
+// binder fills a request message from an HTTP request.
+type binder func(w http.ResponseWriter, r *http.Request, m proto.Message) error
+
+// handle serves a Connect method as a REST route.
+func handle[Req, Res any, PReq interface {
+	*Req
+	proto.Message
+}, PRes interface {
+	*Res
+	proto.Message
+}](mux *http.ServeMux, route string, d *door, status int, method func(context.Context, *connect.Request[Req]) (*connect.Response[Res], error), bind ...binder,
+) {
+	mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
+		var msg Req
+		for _, b := range bind {
+			if err := b(w, r, PReq(&msg)); err != nil {
+				d.fail(w, r, err)
+				return
+			}
+		}
+		req := connect.NewRequest(&msg)
+		req.Header().Set("Idempotency-Key", r.Header.Get("Idempotency-Key"))
+		res, err := method(r.Context(), req)
+		if err != nil {
+			d.fail(w, r, err)
+			return
+		}
+		code := status
+		if res.Header().Get(replayedHeader) != "" {
+			code = http.StatusOK
+		}
+		d.answer(w, r, code, PRes(res.Msg))
+	})
+}
+
+func (d *door) fail(w http.ResponseWriter, r *http.Request, err error) {
+	httpkit.LogError(r.Context(), d.log, r.Method+" "+r.URL.Path, err)
+	httpkit.WriteError(w, err)
+}
+
+func (d *door) answer(w http.ResponseWriter, r *http.Request, status int, m proto.Message) {
+	b, err := jsonwire.Marshal(m)
+	if err != nil {
+		d.fail(w, r, errs.Wrap(err, errs.Internal, "api.answer", "the answer cannot be encoded"))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n')) // a client that is gone gets nothing
+}
+
+// body reads the request's JSON; an empty body is an empty message.
+func body(w http.ResponseWriter, r *http.Request, m proto.Message) error {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return errs.New(errs.Invalid, "the body is larger than %d bytes", tooLarge.Limit).WithCode("body_too_large")
+	case err != nil:
+		return errs.Wrap(err, errs.Invalid, "api.body", "the body could not be read")
+	case len(b) == 0:
+		return nil
+	}
+	if err := jsonwire.Unmarshal(b, m); err != nil {
+		return errs.New(errs.Invalid, "the body does not fit: %v", err).WithCode("body_invalid").WithRemedy("compare the field names with docs/api.md")
+	}
+	return nil
+}
+
+// path fills the fields that the route's wildcards name.
+func path(_ http.ResponseWriter, r *http.Request, m proto.Message) error {
+	fields := m.ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		if v := r.PathValue(string(fields.Get(i).Name())); v != "" {
+			if err := setField(m, fields.Get(i), v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// query fills fields from the query string; unknown names are refused.
+func query(_ http.ResponseWriter, r *http.Request, m proto.Message) error {
+	fields := m.ProtoReflect().Descriptor().Fields()
+	for name, values := range r.URL.Query() {
+		fd := fields.ByTextName(name)
+		if fd == nil || fd.IsList() || fd.IsMap() {
+			return errs.New(errs.Invalid, "is not a parameter of this list").WithField(clipName(name)).WithCode("parameter_unknown")
+		}
+		if err := setField(m, fd, values[len(values)-1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func clipName(s string) string {
+	const most = 40
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}
+
+func (d *door) restLogs(w http.ResponseWriter, r *http.Request) {
+	m := &lehrv1.BuildLogsRequest{}
+	if err := errors.Join(query(w, r, m), path(w, r, m)); err != nil {
+		d.fail(w, r, err)
+		return
+	}
+	out := &ndjson{w: w}
+	err := d.builds.eachLine(r.Context(), m, func(lines []*lehrv1.LogLine) error {
+		for _, l := range lines {
+			if err := out.add(l); err != nil {
+				return err
+			}
+		}
+		return out.flush()
+	})
+	d.endStream(w, r, out, err)
+}
+
+func (d *door) restExec(w http.ResponseWriter, r *http.Request) {
+	m := &lehrv1.ExecRequest{}
+	err := body(w, r, m)
+	if err == nil {
+		err = path(w, r, m)
+	}
+	if err != nil {
+		d.fail(w, r, err)
+		return
+	}
+	out := &ndjson{w: w}
+	err = d.sandboxes.exec(r.Context(), m, func(e *lehrv1.ExecResponse) error {
+		if err := out.add(e); err != nil {
+			return err
+		}
+		return out.flush()
+	})
+	d.endStream(w, r, out, err)
+}
+
+// endStream answers an error that came before the first line properly, and one
+// that came later as a last line, because the status is gone.
+func (d *door) endStream(w http.ResponseWriter, r *http.Request, out *ndjson, err error) {
+	switch {
+	case err != nil && !out.begun:
+		d.fail(w, r, err)
+	case err != nil:
+		httpkit.LogError(r.Context(), d.log, r.Method+" "+r.URL.Path, err)
+		_ = out.add(httpkit.Detail(err)) // a client that is gone gets nothing
+		_ = out.flush()
+	case !out.begun:
+		out.begin()
+	}
+}
+
+func (d *door) restImport(w http.ResponseWriter, r *http.Request) {
+	res, err := d.templates.importFrom(r.Context(), r.URL.Query().Get("kind"), r.Body)
+	if err != nil {
+		d.fail(w, r, err)
+		return
+	}
+	d.answer(w, r, http.StatusCreated, res.Msg)
+}
+
+func (d *door) restReadFile(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	f, err := fileParams(r.Context(), r.PathValue("id"), q.Get("user"), q.Get("path"))
+	if err != nil {
+		d.fail(w, r, err)
+		return
+	}
+	begun := false
+	err = d.sandboxes.service.ReadFile(r.Context(), f, writerFunc(func(b []byte) error {
+		if !begun {
+			w.Header().Set("Content-Type", "application/octet-stream")
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+		}
+		begun = true
+		_, err := w.Write(b)
+		return err
+	}))
+	switch {
+	case err != nil && begun:
+		httpkit.LogError(r.Context(), d.log, r.Method+" "+r.URL.Path, err)
+		panic(http.ErrAbortHandler) // cut the connection: a short file must not look whole
+	case err != nil:
+		d.fail(w, r, err)
+	case !begun:
+		w.WriteHeader(http.StatusOK)
+	}
+}
+
+func (d *door) restWriteFile(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	f, err := fileParams(r.Context(), r.PathValue("id"), q.Get("user"), q.Get("path"))
+	if err == nil {
+		err = d.sandboxes.service.WriteFile(r.Context(), f, r.Body)
+	}
+	if err != nil {
+		d.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// ndjson writes messages as lines and sends them on at flush.
+type ndjson struct {
+	w     http.ResponseWriter
+	begun bool
+}
+
+func (n *ndjson) begin() {
+	n.begun = true
+	n.w.Header().Set("Content-Type", "application/x-ndjson")
+	n.w.WriteHeader(http.StatusOK)
+}
+
+func (n *ndjson) add(m proto.Message) error {
+	if !n.begun {
+		n.begin()
+	}
+	b, err := jsonwire.Marshal(m)
+	if err != nil {
+		return err
+	}
+	_, err = n.w.Write(append(b, '\n'))
+	return err
+}
+
+func (n *ndjson) flush() error { return http.NewResponseController(n.w).Flush() }
+
+// parseInt is strconv.ParseInt with the field named in the error.
+func parseInt(field, s string, bits int) (int64, error) {
+	n, err := strconv.ParseInt(s, 10, bits)
+	if err != nil {
+		return 0, errs.New(errs.Invalid, "%q is not a number", clipName(s)).WithField(field)
+	}
+	return n, nil
+}

@@ -1,0 +1,109 @@
+package config
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/lehr-dev/lehr/internal/errs"
+)
+
+// Up configures `lehr up`.
+type Up struct {
+	Data      string   // data folder, absolute
+	Listen    string   // HOST:PORT of the API
+	Workers   int      // builds at the same time
+	HostNames []string // further names that requests may carry in Host
+	LogLevel  string   // debug, info, warn, error
+}
+
+// Bounds and defaults of Up.
+const (
+	DefaultListen  = "127.0.0.1:5347"
+	DefaultData    = "/var/lib/lehr"
+	DefaultWorkers = 2
+	MaxWorkers     = 64
+)
+
+// Source gives a value by its flag name; ok is false where it was not given.
+type Source func(name string) (value string, ok bool)
+
+// Layered asks the sources in order; the first that has a value wins.
+func Layered(sources ...Source) Source {
+	return func(name string) (string, bool) {
+		for _, s := range sources {
+			if v, ok := s(name); ok {
+				return v, true
+			}
+		}
+		return "", false
+	}
+}
+
+// Environment reads LEHR_<NAME> with hyphens as underscores.
+func Environment(lookup func(string) (string, bool)) Source {
+	return func(name string) (string, bool) {
+		return lookup("LEHR_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")))
+	}
+}
+
+// LoadUp fills an Up and reports all problems at once.
+func LoadUp(src Source) (Up, error) {
+	var p problems
+	up := Up{
+		Data:     or(src, "data", DefaultData),
+		Listen:   or(src, "listen", DefaultListen),
+		LogLevel: or(src, "log-level", "info"),
+	}
+	if abs, err := filepath.Abs(up.Data); err != nil {
+		p.add("data", "%v", err)
+	} else {
+		up.Data = abs
+	}
+	if info, err := os.Stat(up.Data); err == nil && !info.IsDir() {
+		p.add("data", "%s is not a folder", up.Data)
+	}
+	if _, port, err := net.SplitHostPort(up.Listen); err != nil {
+		p.add("listen", "%q: want HOST:PORT", up.Listen)
+	} else if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		p.add("listen", "port %q: want 0 to 65535", port)
+	}
+	workers, err := strconv.Atoi(or(src, "workers", strconv.Itoa(DefaultWorkers)))
+	if err != nil || workers < 1 || workers > MaxWorkers {
+		p.add("workers", "want a number from 1 to %d", MaxWorkers)
+	}
+	up.Workers = workers
+	switch up.LogLevel {
+	case "debug", "info", "warn", "error":
+	default:
+		p.add("log-level", "%q: want debug, info, warn or error", up.LogLevel)
+	}
+	if names, ok := src("host-name"); ok && names != "" {
+		up.HostNames = strings.Split(names, ",")
+	}
+	return up, p.err()
+}
+
+func or(src Source, name, fallback string) string {
+	if v, ok := src(name); ok {
+		return v
+	}
+	return fallback
+}
+
+// problems gathers what is wrong, so that one run reports it all.
+type problems []string
+
+func (p *problems) add(name, format string, args ...any) {
+	*p = append(*p, "--"+name+": "+errs.New(errs.Invalid, format, args...).Message)
+}
+
+func (p problems) err() error {
+	if len(p) == 0 {
+		return nil
+	}
+	return errs.New(errs.Invalid, "%s", strings.Join(p, "; ")).WithCode("config_invalid").
+		WithRemedy("see the flags with --help; each can also be given as LEHR_<NAME>")
+}
