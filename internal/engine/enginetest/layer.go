@@ -79,10 +79,13 @@ func testLayerFiles(t *testing.T, b *bench) {
 	for _, verb := range [][]string{
 		{"put", "/base/new", "new text"},
 		{"put", "/base/suid", "s", "6755"},
-		{"put", "/base/private", "p", "600"}, {"chown", "/base/private", "1000", "1001"},
+		{"put", "/base/private", "p", "600"},
+		{"chown", "/base/private", "1000", "1001"},
 		{"link", "/base/new", "/base/hard"},
 		{"symlink", "../etc/passwd", "/base/soft"},
-		{"mkdir", "/base/dir"}, {"chmod", "/base/dir", "1777"}, {"put", "/base/dir/in", ""},
+		{"mkdir", "/base/dir"},
+		{"chmod", "/base/dir", "1777"},
+		{"put", "/base/dir/in", ""},
 		{"put", "/base/change", "changed"},
 		{"chmod", "/base/mode", "400"},
 	} {
@@ -146,9 +149,14 @@ func wantHardLink(t *testing.T, layer map[string]entry) {
 func testLayerWhiteouts(t *testing.T, b *bench) {
 	_, sb := b.boot(t, small)
 	for _, verb := range [][]string{
-		{"delete", "/base/remove"}, {"delete", "/base/remove2"}, {"delete", "/base/gone"},
-		{"delete", "/base/opaque"}, {"mkdir", "/base/opaque"}, {"put", "/base/opaque/fresh", "fresh"},
-		{"put", "/base/brief", "x"}, {"delete", "/base/brief"},
+		{"delete", "/base/remove"},
+		{"delete", "/base/remove2"},
+		{"delete", "/base/gone"},
+		{"delete", "/base/opaque"},
+		{"mkdir", "/base/opaque"},
+		{"put", "/base/opaque/fresh", "fresh"},
+		{"put", "/base/brief", "x"},
+		{"delete", "/base/brief"},
 	} {
 		b.do(t, sb, verb[0], verb[1:]...)
 	}

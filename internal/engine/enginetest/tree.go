@@ -16,8 +16,8 @@ var treeTime = time.Unix(1_700_000_000, 0)
 // RootTar returns the root filesystem of the suite's sandboxes as a tar; the
 // subject makes an image of it in the engine's own format.
 func RootTar() []byte {
-	var dirs = []string{"dev", "proc", "sys", "etc", "usr", "usr/bin", "var", "base", "base/gone", "base/opaque", "base/keepdir"}
-	var files = []struct{ name, body string }{
+	dirs := []string{"dev", "proc", "sys", "etc", "usr", "usr/bin", "var", "base", "base/gone", "base/opaque", "base/keepdir"}
+	files := []struct{ name, body string }{
 		{"etc/passwd", "root:x:0:0:root:/:/bin/sh\n"},
 		{"etc/group", "root:x:0:\n"},
 		{"base/keep", "keep\n"},
