@@ -1,0 +1,193 @@
+package initd
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lehr-dev/lehr/internal/errs"
+)
+
+// The files an identity is made of. Their contents are mounted over what the
+// image has and never enter the writable layer; where the image has none, an
+// empty file does, as a place to mount on.
+const (
+	fileHostname   = "/etc/hostname"
+	fileHosts      = "/etc/hosts"
+	fileResolver   = "/etc/resolv.conf"
+	fileMachineID  = "/etc/machine-id"
+	fileDBusID     = "/var/lib/dbus/machine-id"
+	identityFiles  = 5
+	identityMemory = "size=4m,mode=0755" // of the tmpfs that holds them
+)
+
+// Identity is what distinguishes this sandbox from others of its image or
+// snapshot.
+type Identity struct {
+	Hostname   string // "": left as it is
+	Hosts      string // content of /etc/hosts; "": left as it is
+	ResolvConf string // content of /etc/resolv.conf; "": left as it is
+	MachineID  string // 32 hex digits; given to systems that have a machine id
+}
+
+// Host applies identities to this sandbox. It is safe for concurrent use.
+type Host struct {
+	mu    sync.Mutex
+	files map[string]*os.File // mounted over the path; survive a restore
+}
+
+// NewHost returns a Host that has nothing applied.
+func NewHost() *Host { return &Host{files: make(map[string]*os.File, identityFiles)} }
+
+// NewMachineID returns the machine id of the sandbox named id, the same at each
+// call, or a random one when id is empty.
+func NewMachineID(id string) string {
+	sum := sha256.Sum256([]byte("lehr machine id\x00" + id))
+	if id == "" {
+		// Read never fails; without entropy it ends the program.
+		_, _ = rand.Read(sum[:])
+	}
+	return hex.EncodeToString(sum[:16])
+}
+
+// Apply gives the sandbox an identity; the last one wins. Errors: Internal,
+// with what was applied before the failure left in place.
+func (h *Host) Apply(id Identity) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if id.Hostname != "" {
+		if err := unix.Sethostname([]byte(id.Hostname)); err != nil {
+			return errs.Wrap(err, errs.Internal, "initd.Apply", "the host name could not be set")
+		}
+	}
+	contents := map[string]string{}
+	if id.Hostname != "" {
+		contents[fileHostname] = id.Hostname + "\n"
+	}
+	if id.Hosts != "" {
+		contents[fileHosts] = id.Hosts
+	}
+	if id.ResolvConf != "" {
+		contents[fileResolver] = id.ResolvConf
+	}
+	for _, path := range []string{fileMachineID, fileDBusID} {
+		if h.files[path] != nil || isRegular(path) {
+			contents[path] = id.MachineID + "\n"
+		}
+	}
+	return h.write(contents)
+}
+
+// write puts contents into the mounted files, mounting those that are not yet.
+func (h *Host) write(contents map[string]string) error {
+	var missing []string
+	for path := range contents {
+		if h.files[path] == nil {
+			missing = append(missing, path)
+		}
+	}
+	if err := h.mount(missing); err != nil {
+		return errs.Wrap(err, errs.Internal, "initd.Apply", "the identity files could not be mounted")
+	}
+	for path, content := range contents {
+		if err := rewrite(h.files[path], content); err != nil {
+			return errs.Wrap(err, errs.Internal, "initd.Apply", path+" could not be written")
+		}
+	}
+	return nil
+}
+
+// rewrite replaces a file's content in place. It is padded over before it is
+// cut, so that a concurrent reader never finds it empty.
+func rewrite(file *os.File, content string) error {
+	if _, err := file.WriteAt([]byte(content), 0); err != nil {
+		return err
+	}
+	return file.Truncate(int64(len(content)))
+}
+
+// mount covers each path with a file of a fresh tmpfs. The tmpfs itself is
+// visible only while this runs: the files' own mounts and our descriptors keep
+// it alive, and its directory leaves no trace.
+func (h *Host) mount(paths []string) error {
+	if len(paths) == 0 {
+		return nil
+	}
+	dir, err := scratchDir()
+	if err != nil {
+		return err
+	}
+	defer os.Remove(dir)
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, identityMemory); err != nil {
+		return os.NewSyscallError("mount tmpfs", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH) //nolint:errcheck // nothing is left to do about it
+	for _, path := range paths {
+		if err := h.cover(dir, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scratchDir makes a directory to mount on, outside the writable layer where
+// the sandbox has such a place.
+func scratchDir() (dir string, err error) {
+	for _, parent := range []string{"/dev/shm", "/dev", "/"} {
+		if dir, err = os.MkdirTemp(parent, ".lehr-"); err == nil {
+			return dir, nil
+		}
+	}
+	return "", err
+}
+
+func (h *Host) cover(dir, path string) error {
+	source := filepath.Join(dir, filepath.Base(filepath.Dir(path))+"-"+filepath.Base(path))
+	file, err := os.OpenFile(source, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	err = placeholder(path)
+	if err == nil {
+		err = unix.Mount(source, path, "", unix.MS_BIND, "")
+	}
+	if err != nil {
+		_ = file.Close()
+		return &os.PathError{Op: "mount", Path: path, Err: err}
+	}
+	h.files[path] = file
+	return nil
+}
+
+// placeholder makes sure that there is a file to mount on. A symbolic link is
+// followed, also to a file that is not there.
+func placeholder(path string) error {
+	for range 16 {
+		target, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NONBLOCK, 0o644)
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+func isRegular(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().IsRegular()
+}

@@ -1,0 +1,201 @@
+package process
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/lehr-dev/lehr/internal/errs"
+)
+
+// stdio holds both ends of a process's pipes until it has been started, then
+// ours.
+type stdio struct {
+	in     *os.File    // nil: standard input is empty
+	out    [2]*os.File // standard output, standard error
+	theirs [3]*os.File
+}
+
+func newStdio(stdin bool) (*stdio, error) {
+	s := &stdio{}
+	err := s.open(stdin)
+	if err != nil {
+		s.closeOurs()
+		s.closeTheirs()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *stdio) open(stdin bool) (err error) {
+	if stdin {
+		s.in, s.theirs[0], err = pipe(false)
+	} else {
+		s.theirs[0], err = os.Open(os.DevNull)
+	}
+	if err != nil {
+		return err
+	}
+	for i := range s.out {
+		if s.out[i], s.theirs[i+1], err = pipe(true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *stdio) closeTheirs() {
+	for _, f := range s.theirs {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+}
+
+func (s *stdio) closeOurs() {
+	for _, f := range []*os.File{s.in, s.out[0], s.out[1]} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+}
+
+// prepare checks the directory and finds the program, as the user.
+func prepare(spec Spec) (path string, err error) {
+	err = spec.User.Do(func() error {
+		if err := checkDir(spec.Dir); err != nil {
+			return err
+		}
+		path, err = findProgram(spec)
+		return err
+	})
+	return path, err
+}
+
+func checkDir(dir string) error {
+	// The trailing dot asks for the right to enter, not only to see.
+	_, err := os.Stat(dir + "/.")
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOTDIR):
+		return dirError("cwd '%s' is not a directory", dir)
+	case errors.Is(err, os.ErrPermission):
+		return dirError("cwd '%s' may not be entered by the user", dir)
+	}
+	return dirError("cwd '%s' does not exist", dir)
+}
+
+func dirError(format, dir string) error {
+	return errs.New(errs.Invalid, format, dir).WithCode("workdir_missing").WithField("cwd")
+}
+
+// findProgram resolves spec.Command: a name with a slash as a path from the
+// directory, any other through PATH. Like a shell it goes on past what it may
+// not run, and then reports that rather than "not found".
+func findProgram(spec Spec) (string, error) {
+	if spec.Command == "" {
+		return "", errs.New(errs.Invalid, "no command was given").WithCode("command_not_found").WithField("cmd")
+	}
+	if strings.Contains(spec.Command, "/") {
+		path := from(spec.Dir, spec.Command)
+		if err := runnable(path); err != nil {
+			return "", startError(spec.Command, err)
+		}
+		return path, nil
+	}
+	var denied error
+	for _, dir := range filepath.SplitList(lookupEnv(spec.Env, "PATH")) {
+		path := filepath.Join(from(spec.Dir, dir), spec.Command)
+		err := runnable(path)
+		if err == nil {
+			return path, nil
+		}
+		if errors.Is(err, os.ErrPermission) {
+			denied = err
+		}
+	}
+	if denied != nil {
+		return "", startError(spec.Command, denied)
+	}
+	return "", startError(spec.Command, syscall.ENOENT)
+}
+
+func from(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+func runnable(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() || info.Mode().Perm()&0o111 == 0 {
+		return syscall.EACCES
+	}
+	return nil
+}
+
+// lookupEnv returns the last value of name, as the C library's getenv would
+// find after the duplicates were removed.
+func lookupEnv(env []string, name string) string {
+	for i := len(env) - 1; i >= 0; i-- {
+		if v, ok := strings.CutPrefix(env[i], name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+func fork(path string, spec Spec, stdio *stdio) (int, error) {
+	files := make([]uintptr, len(stdio.theirs))
+	for i, f := range stdio.theirs {
+		files[i] = f.Fd()
+	}
+	return syscall.ForkExec(path, append([]string{spec.Command}, spec.Args...), &syscall.ProcAttr{
+		Dir:   spec.Dir,
+		Env:   spec.Env,
+		Files: files,
+		Sys: &syscall.SysProcAttr{
+			Setsid: true,
+			Credential: &syscall.Credential{
+				Uid: spec.User.UID, Gid: spec.User.GID, Groups: spec.User.Groups,
+			},
+		},
+	})
+}
+
+// startError tells the failures a shell reports as 127 and 126 from those of
+// the sandbox.
+func startError(command string, err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ENAMETOOLONG):
+		return errs.New(errs.Invalid, "%s: command not found", command).
+			WithCode("command_not_found").WithField("cmd")
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM),
+		errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return errs.Wrap(err, errs.Exhausted, "process.Start", "the sandbox's limits allow no further process")
+	case errors.Is(err, syscall.E2BIG):
+		return errs.New(errs.Invalid, "%s: arguments and environment are too long", command).
+			WithCode("command_not_executable").WithField("cmd")
+	case errors.Is(err, syscall.ENOEXEC):
+		return errs.New(errs.Invalid, "%s: cannot execute: wrong format", command).
+			WithCode("command_not_executable").WithField("cmd")
+	}
+	return errs.New(errs.Invalid, "%s: cannot execute: %w", command, plain(err)).
+		WithCode("command_not_executable").WithField("cmd")
+}
+
+// plain strips the path a *fs.PathError repeats.
+func plain(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
