@@ -1,0 +1,173 @@
+package plan
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/lehr"
+	"github.com/lehr-dev/lehr/internal/recipe"
+)
+
+// maxEnvBytes bounds the different environments of one plan together. Only a
+// recipe that alternates thousands of ENV and RUN gets there.
+const maxEnvBytes = 16 << 20
+
+// sharedEnv lets steps share an environment that did not change between them.
+type sharedEnv struct {
+	last  []lehr.EnvVar
+	bytes int // of the different ones
+}
+
+// keep returns env, as the slice of the step before where it is the same.
+func (e *sharedEnv) keep(env recipe.Vars) []lehr.EnvVar {
+	if sameSlice(e.last, env) {
+		return e.last
+	}
+	for _, v := range env {
+		e.bytes += len(v.Name) + len(v.Value) + 32 // headers of the two strings
+	}
+	e.last = env
+	return env
+}
+
+func sameSlice(a, b []lehr.EnvVar) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// encodedPlan is the stored form. Environments are in a table of their own,
+// because most steps have that of the step before.
+type encodedPlan struct {
+	Schema       int              `json:"schema"`
+	BaseDigest   lehr.Digest      `json:"base_digest,omitempty"`
+	VersionKey   lehr.Digest      `json:"version_key"`
+	Boundary     int              `json:"boundary"`
+	EndProcesses bool             `json:"end_processes,omitempty"`
+	Steps        []encodedStep    `json:"steps"`
+	Envs         [][]lehr.EnvVar  `json:"envs"`
+	Healthcheck  *Healthcheck     `json:"healthcheck,omitempty"`
+	Config       lehr.ImageConfig `json:"config"`
+	Warnings     []recipe.Warning `json:"warnings,omitempty"`
+}
+
+type encodedStep struct {
+	N        int           `json:"n"`
+	Phase    lehr.Phase    `json:"phase"`
+	Kind     Kind          `json:"kind"`
+	Cmd      string        `json:"cmd"`
+	Line     int           `json:"line,omitempty"`
+	EndLine  int           `json:"end_line,omitempty"`
+	Implicit bool          `json:"implicit,omitempty"`
+	Argv     []string      `json:"argv,omitempty"`
+	File     *recipe.File  `json:"file,omitempty"`
+	Env      *int          `json:"env,omitempty"` // index in envs
+	User     string        `json:"user,omitempty"`
+	Workdir  string        `json:"workdir,omitempty"`
+	MakeDir  string        `json:"make_dir,omitempty"`
+	Timeout  time.Duration `json:"timeout_ns,omitempty"`
+	Meaning  lehr.Digest   `json:"meaning,omitempty"`
+	CacheKey lehr.Digest   `json:"cache_key"`
+}
+
+// Encode returns the stored form of the plan, JSON with a schema version. Equal
+// plans have equal encodings. Proxies are left out: they may hold passwords.
+func Encode(p Plan) ([]byte, error) {
+	e := encodedPlan{
+		Schema: SchemaVersion, BaseDigest: p.BaseDigest, VersionKey: p.VersionKey,
+		Boundary: p.Boundary, EndProcesses: p.EndProcesses, Healthcheck: p.Healthcheck,
+		Config: p.Config, Warnings: p.Warnings,
+		Steps: make([]encodedStep, 0, len(p.Steps)),
+	}
+	for _, s := range p.Steps {
+		out := encodedStep{
+			N: s.N, Phase: s.Phase, Kind: s.Kind, Cmd: s.Cmd, Line: s.Line, EndLine: s.EndLine,
+			Implicit: s.Implicit, Argv: s.Argv, File: s.File, User: s.User, Workdir: s.Workdir,
+			MakeDir: s.MakeDir, Timeout: s.Timeout, Meaning: s.Meaning, CacheKey: s.CacheKey,
+		}
+		if s.Env != nil {
+			out.Env = e.env(s.Env)
+		}
+		e.Steps = append(e.Steps, out)
+	}
+	b, err := json.Marshal(e)
+	if err != nil {
+		return nil, errs.Wrap(err, errs.Internal, "plan.Encode", "the plan cannot be encoded")
+	}
+	return b, nil
+}
+
+// env returns the index of an environment in the table, adding it when the last
+// one is another.
+func (e *encodedPlan) env(env []lehr.EnvVar) *int {
+	last := len(e.Envs) - 1
+	if last < 0 || !sameSlice(e.Envs[last], env) {
+		e.Envs = append(e.Envs, env)
+		last++
+	}
+	return &last
+}
+
+// Decode reads what Encode wrote. Errors: Unsupported for another schema
+// version, Corrupt for what is no plan.
+func Decode(b []byte) (Plan, error) {
+	var e encodedPlan
+	if err := json.Unmarshal(b, &e); err != nil {
+		return Plan{}, errs.Wrap(err, errs.Corrupt, "plan.Decode", "the stored plan cannot be read").WithCode("plan_corrupt")
+	}
+	if e.Schema != SchemaVersion {
+		return Plan{}, errs.New(errs.Unsupported, "the stored plan has schema version %d, this is %d", e.Schema, SchemaVersion).
+			WithCode("plan_schema").WithRemedy("build the template again from its recipe")
+	}
+	p := Plan{
+		BaseDigest: e.BaseDigest, VersionKey: e.VersionKey, Boundary: e.Boundary,
+		EndProcesses: e.EndProcesses, Healthcheck: e.Healthcheck, Config: e.Config, Warnings: e.Warnings,
+	}
+	for i, in := range e.Steps {
+		s, err := in.step(i, e.Envs)
+		if err != nil {
+			return Plan{}, err
+		}
+		p.Steps = append(p.Steps, s)
+	}
+	if p.Boundary < 0 || p.Boundary > len(p.Steps) {
+		return Plan{}, corrupt("its boundary %d is outside its %d steps", p.Boundary, len(p.Steps))
+	}
+	return p, nil
+}
+
+// step is the step at index i of the plan.
+func (in encodedStep) step(i int, envs [][]lehr.EnvVar) (Step, error) {
+	s := Step{
+		N: in.N, Phase: in.Phase, Kind: in.Kind, Cmd: in.Cmd, Line: in.Line, EndLine: in.EndLine,
+		Implicit: in.Implicit, Argv: in.Argv, File: in.File, User: in.User, Workdir: in.Workdir,
+		MakeDir: in.MakeDir, Timeout: in.Timeout, Meaning: in.Meaning, CacheKey: in.CacheKey,
+	}
+	if in.N != i+1 {
+		return Step{}, corrupt("step %d has number %d", i+1, in.N)
+	}
+	if in.Env == nil {
+		return s, nil
+	}
+	if *in.Env < 0 || *in.Env >= len(envs) {
+		return Step{}, corrupt("step %d has no environment", in.N)
+	}
+	s.Env = envs[*in.Env]
+	return s, nil
+}
+
+func corrupt(format string, args ...any) error {
+	return errs.New(errs.Corrupt, "the stored plan is damaged: %s", fmt.Sprintf(format, args...)).WithCode("plan_corrupt")
+}
+
+// execForm writes argv as a recipe would.
+func execForm(argv []string) string {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(argv); err != nil { // strings always encode
+		return fmt.Sprint(argv)
+	}
+	return string(bytes.TrimSpace(b.Bytes()))
+}
