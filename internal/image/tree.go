@@ -48,11 +48,15 @@ func (s *Store) NewTree(limits Limits) (*Tree, error) {
 	if err != nil {
 		return nil, diskError(err, "image.NewTree")
 	}
+	return newTree(sp, limits), nil
+}
+
+func newTree(sp *spool, limits Limits) *Tree {
 	return &Tree{
 		root:   &erofs.Node{Mode: implicitMode, Children: make(map[string]*erofs.Node)},
 		budget: budget{limits: limits.withDefaults()},
 		spool:  sp,
-	}, nil
+	}
 }
 
 // Close gives back what the tree holds on disk. It may be called twice.

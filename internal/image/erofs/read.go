@@ -2,6 +2,7 @@ package erofs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -27,7 +28,7 @@ func Load(ctx context.Context, r io.ReaderAt) (*Node, error) {
 }
 
 func load(ctx context.Context, r io.ReaderAt) (*Node, *loader, error) {
-	fsys, err := goerofs.Open(r)
+	fsys, err := goerofs.Open(newHead(r))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -42,6 +43,32 @@ func load(ctx context.Context, r io.ReaderAt) (*Node, *loader, error) {
 	}
 	root, err := l.node(".", info, 0)
 	return root, l, err
+}
+
+// head answers reads of the front of an image, where Write puts the inodes, from
+// memory: a walk reads the same blocks over and over.
+type head struct {
+	io.ReaderAt
+	bytes []byte
+}
+
+const headSize = 4 << 20
+
+func newHead(r io.ReaderAt) head {
+	b := make([]byte, headSize)
+	n, err := r.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		n = 0 // the same error meets the reader of that place
+	}
+	return head{r, b[:n]}
+}
+
+// ReadAt implements io.ReaderAt.
+func (h head) ReadAt(p []byte, off int64) (int, error) {
+	if end := off + int64(len(p)); off >= 0 && end >= off && end <= int64(len(h.bytes)) {
+		return copy(p, h.bytes[off:]), nil
+	}
+	return h.ReaderAt.ReadAt(p, off)
 }
 
 // loader walks one image.
