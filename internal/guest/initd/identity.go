@@ -87,7 +87,7 @@ func (h *Host) Apply(id Identity) error {
 func (h *Host) write(contents map[string]string) error {
 	var missing []string
 	for path := range contents {
-		if h.files[path] == nil {
+		if !h.covers(path) {
 			missing = append(missing, path)
 		}
 	}
@@ -100,6 +100,21 @@ func (h *Host) write(contents map[string]string) error {
 		}
 	}
 	return nil
+}
+
+// covers reports whether our file is what path shows; root in the sandbox may
+// have unmounted it.
+func (h *Host) covers(path string) bool {
+	file := h.files[path]
+	if file == nil {
+		return false
+	}
+	ours, err := file.Stat()
+	if err != nil {
+		return false
+	}
+	shown, err := os.Stat(path)
+	return err == nil && os.SameFile(ours, shown)
 }
 
 // rewrite replaces a file's content in place. It is padded over before it is
@@ -159,6 +174,9 @@ func (h *Host) cover(dir, path string) error {
 	if err != nil {
 		_ = file.Close()
 		return &os.PathError{Op: "mount", Path: path, Err: err}
+	}
+	if old := h.files[path]; old != nil {
+		_ = old.Close()
 	}
 	h.files[path] = file
 	return nil

@@ -33,7 +33,7 @@ func (s *stdio) open(stdin bool) (err error) {
 	if stdin {
 		s.in, s.theirs[0], err = pipe(false)
 	} else {
-		s.theirs[0], err = os.Open(os.DevNull)
+		s.theirs[0], err = emptyInput()
 	}
 	if err != nil {
 		return err
@@ -44,6 +44,19 @@ func (s *stdio) open(stdin bool) (err error) {
 		}
 	}
 	return nil
+}
+
+// emptyInput returns an input at its end. A root file system without /dev/null
+// gets a pipe nobody writes to.
+func emptyInput() (*os.File, error) {
+	if null, err := os.Open(os.DevNull); err == nil {
+		return null, nil
+	}
+	ours, theirs, err := pipe(false)
+	if err != nil {
+		return nil, err
+	}
+	return theirs, ours.Close()
 }
 
 func (s *stdio) closeTheirs() {
