@@ -76,6 +76,8 @@ func (p *HostClientPool) view() ([]place.Host, []agent.Agent) {
 	for _, c := range p.hosts {
 		free := c.info.Free
 		free.VCPUs -= c.promise.VCPUs
+		free.MemoryMB -= c.promise.MemoryMB
+		free.DiskMB -= c.promise.DiskMB
 		hosts = append(hosts, place.Host{
 			ID: c.record.ID, Name: c.record.Name, State: c.record.State, Engine: c.info.EngineDigest,
 			Capacity: c.info.Capacity, Free: free,
@@ -95,6 +97,8 @@ func (p *HostClientPool) promise(id lehr.HostID, r lehr.Resources) bool {
 		return false
 	}
 	c.promise.VCPUs += r.VCPUs
+	c.promise.MemoryMB += r.MemoryMB
+	c.promise.DiskMB += r.DiskMB
 	return true
 }
 

@@ -19,24 +19,25 @@ type Host struct {
 	State     lehr.HostState
 	Engine    lehr.Digest
 	Capacity  lehr.Resources
-	Free      lehr.Resources
+	Free      lehr.Resources       // capacity less what was promised; may be negative
 	Teams     []lehr.TeamID        // empty: every team
 	Artifacts map[lehr.Digest]bool // what it holds of the request's artifacts; nil: not known
 }
 
 // Policy says how full hosts may get and how they are filled. Overcommit is how
-// many times its share a sandbox's size may count less than it asks for: an
-// idle sandbox needs a small part of it.
+// many times its memory and disk a host may promise, because an idle sandbox
+// needs a small part of what it was promised; no single sandbox may be larger
+// than the host. Processors are shared: only one sandbox's number is bounded.
 type Policy struct {
-	MemoryOvercommit int32 // on free memory; at least 1
-	DiskOvercommit   int32 // on free disk; at least 1
+	MemoryOvercommit int32 // at least 1
+	DiskOvercommit   int32 // at least 1
 	CPUOvercommit    int32 // processors of one sandbox for each processor of the host; at least 1
 	Pack             bool  // fill hosts up one by one instead of spreading
 	Distributed      bool  // artifacts are fetched where they are missing: no refusal for them
 }
 
-// DefaultPolicy spreads, and counts an eighth of the memory and a quarter of
-// the disk that sandboxes ask for.
+// DefaultPolicy spreads, and promises eight times the memory and four times the
+// disk.
 var DefaultPolicy = Policy{MemoryOvercommit: 8, DiskOvercommit: 4, CPUOvercommit: 4}
 
 // Candidate is a host that would do.
@@ -120,7 +121,7 @@ func refuse(h *Host, p lehr.Placement, policy Policy) (Code, string) {
 	if reason := tooSmall(h.Capacity, p.Resources, policy); reason != "" {
 		return RefusedSize, reason
 	}
-	if reason := tooFull(h.Free, p.Resources, policy); reason != "" {
+	if reason := tooFull(h, p.Resources, policy); reason != "" {
 		return RefusedFull, reason
 	}
 	return "", ""
@@ -150,21 +151,28 @@ func tooSmall(capacity, need lehr.Resources, policy Policy) string {
 	return ""
 }
 
-func tooFull(free, need lehr.Resources, policy Policy) string {
+func tooFull(h *Host, need lehr.Resources, policy Policy) string {
+	memory := left(h.Free.MemoryMB, h.Capacity.MemoryMB, policy.MemoryOvercommit)
+	disk := left(h.Free.DiskMB, h.Capacity.DiskMB, policy.DiskOvercommit)
 	switch {
-	case need.MemoryMB/max(policy.MemoryOvercommit, 1) > free.MemoryMB:
-		return fmt.Sprintf("has %d MB of memory free for %d asked", free.MemoryMB, need.MemoryMB)
-	case need.DiskMB/max(policy.DiskOvercommit, 1) > free.DiskMB:
-		return fmt.Sprintf("has %d MB of disk free for %d asked", free.DiskMB, need.DiskMB)
+	case int64(need.MemoryMB) > memory:
+		return fmt.Sprintf("can promise %d MB more memory, %d asked", memory, need.MemoryMB)
+	case int64(need.DiskMB) > disk:
+		return fmt.Sprintf("can promise %d MB more disk, %d asked", disk, need.DiskMB)
 	}
 	return ""
+}
+
+// left is what may still be promised.
+func left(free, capacity, overcommit int32) int64 {
+	return int64(free) + int64(max(overcommit, 1)-1)*int64(capacity)
 }
 
 // score prefers, in this order: hosts that no attempt was lost on, hosts that
 // hold the artifacts, and hosts with much (or, packing, little) left in their
 // scarcest resource.
 func score(h *Host, p lehr.Placement, policy Policy) float64 {
-	s := scarcest(h)
+	s := scarcest(h, policy)
 	if policy.Pack {
 		s = 1 - s
 	}
@@ -179,17 +187,21 @@ func score(h *Host, p lehr.Placement, policy Policy) float64 {
 	return s
 }
 
-// scarcest is the free fraction of the resource that runs out first, 0 to 1.
-func scarcest(h *Host) float64 {
-	f := 1.0
-	for _, r := range [][2]int32{
-		{h.Free.VCPUs, h.Capacity.VCPUs}, {h.Free.MemoryMB, h.Capacity.MemoryMB}, {h.Free.DiskMB, h.Capacity.DiskMB},
-	} {
-		if r[1] > 0 {
-			f = min(f, float64(r[0])/float64(r[1]))
+// scarcest is the part of the resource that runs out first which is not yet
+// promised, 1 for an empty host. Processors may be promised without end, so
+// theirs may be negative.
+func scarcest(h *Host, policy Policy) float64 {
+	part := func(free, capacity, overcommit int32) float64 {
+		if capacity <= 0 {
+			return 1
 		}
+		return float64(left(free, capacity, overcommit)) / float64(int64(max(overcommit, 1))*int64(capacity))
 	}
-	return max(f, 0)
+	return min(
+		part(h.Free.VCPUs, h.Capacity.VCPUs, policy.CPUOvercommit),
+		part(h.Free.MemoryMB, h.Capacity.MemoryMB, policy.MemoryOvercommit),
+		part(h.Free.DiskMB, h.Capacity.DiskMB, policy.DiskOvercommit),
+	)
 }
 
 func short(d lehr.Digest) string {

@@ -42,10 +42,10 @@ func TestDecideRefusesWithReason(t *testing.T) {
 		{"memory too small", host("h"), request(func(p *lehr.Placement) { p.Resources.MemoryMB = 20000 }), RefusedSize},
 		{"too many processors", host("h"), request(func(p *lehr.Placement) { p.Resources.VCPUs = 33 }), RefusedSize},
 		{"disk too small", host("h"), request(func(p *lehr.Placement) { p.Resources.DiskMB = 100001 }), RefusedSize},
-		{"memory used up", host("h", func(h *Host) { h.Free.MemoryMB = 63 }), request(), RefusedFull},
-		{"disk used up", host("h", func(h *Host) { h.Free.DiskMB = 1279 }), request(), RefusedFull},
+		{"memory used up", host("h", func(h *Host) { h.Free.MemoryMB = 511 - 7*16384 }), request(), RefusedFull},
+		{"disk used up", host("h", func(h *Host) { h.Free.DiskMB = 5119 - 3*100000 }), request(), RefusedFull},
 		{"fits", host("h"), request(), ""},
-		{"fits although asked for more than is free", host("h", func(h *Host) { h.Free.MemoryMB = 64 }), request(), ""},
+		{"fits although asked for more than is free", host("h", func(h *Host) { h.Free.MemoryMB = 512 - 7*16384 }), request(), ""},
 		{"own team", host("h", func(h *Host) { h.Teams = []lehr.TeamID{"team-a"} }), request(), ""},
 		{"artifacts unknown", host("h"), request(func(p *lehr.Placement) { p.Artifacts = []lehr.Digest{image} }), ""},
 	}
