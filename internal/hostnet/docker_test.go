@@ -1,0 +1,72 @@
+package hostnet
+
+import (
+	"context"
+	"testing"
+
+	"github.com/google/nftables"
+)
+
+// TestDockersForwardPolicy is not parallel: it changes what the whole host
+// forwards.
+func TestDockersForwardPolicy(t *testing.T) { //nolint:paralleltest // see above
+	openWorld(t)
+	conn, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "filter"})
+	drop := nftables.ChainPolicyDrop
+	user := conn.AddChain(&nftables.Chain{Table: table, Name: "DOCKER-USER"})
+	forward := conn.AddChain(&nftables.Chain{
+		Table: table, Name: "FORWARD", Type: nftables.ChainTypeFilter, Policy: &drop,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
+	})
+	conn.AddRule(&nftables.Rule{Table: table, Chain: forward, Exprs: rule(jump(user))})
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.DelTable(table)
+		if err := conn.Flush(); err != nil {
+			t.Error(err)
+		}
+	})
+	count := func() int {
+		rules, err := conn.GetRules(table, user)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(rules)
+	}
+
+	n := reopenNetwork(t, instanceOf(t))
+	lease := attach(t, n, "box")
+	if err := reach(lease.NamespacePath(), outsidePort(publicAddress)); err != nil {
+		t.Errorf("under Docker's policy: %v", err)
+	}
+	conn.FlushChain(user) // as if Docker had made it anew
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	refuseFrom(t, lease.NamespacePath(), outsidePort(publicAddress)) // the policy is in force
+	for range 2 {
+		if err := n.docker.ensure(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := count(); got != 2 {
+		t.Errorf("%d rules in DOCKER-USER, want 2", got)
+	}
+	if err := reach(lease.NamespacePath(), outsidePort(publicAddress)); err != nil {
+		t.Errorf("after the rules came back: %v", err)
+	}
+	_ = lease.Release(context.Background())
+	if err := n.Close(context.Background()); err != nil {
+		t.Errorf("Close() = %v", err)
+	}
+	if got := count(); got != 0 {
+		t.Errorf("%d rules left in DOCKER-USER", got)
+	}
+	expectNothing(t, n)
+}
