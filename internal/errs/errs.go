@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Kind classifies an error for callers. The set is closed: doors map every
@@ -80,7 +81,7 @@ func (e *Error) Error() string {
 	if e.Op != "" {
 		s = e.Op + ": " + s
 	}
-	if e.Cause != nil && e.Message != e.Cause.Error() {
+	if e.Cause != nil && !strings.Contains(e.Message, e.Cause.Error()) {
 		s += ": " + e.Cause.Error()
 	}
 	return s
