@@ -58,6 +58,29 @@ func bodyOf(kw Keyword, parsed any) (Body, *Problem) {
 	return nil, unsupported("instruction_unsupported", "%s is not supported", kw)
 }
 
+// usage says how an instruction is written.
+func usage(kw Keyword) string {
+	switch kw {
+	case KeywordEnv, KeywordLabel:
+		return string(kw) + ` name=value name2="another value"`
+	case KeywordArg:
+		return "ARG name or ARG name=default"
+	case KeywordWorkdir:
+		return "WORKDIR /path"
+	case KeywordUser:
+		return "USER name, USER name:group or USER 1000"
+	case KeywordShell:
+		return `SHELL ["/bin/bash", "-c"]`
+	case KeywordExpose:
+		return "EXPOSE 8080 or EXPOSE 53/udp"
+	case KeywordFrom:
+		return "FROM template or FROM template:tag"
+	case KeywordRun, KeywordStart, KeywordCmd, KeywordEntrypoint, KeywordHealthcheck:
+		return string(kw) + " command or " + string(kw) + ` ["program", "argument"]`
+	}
+	return ""
+}
+
 func pairs(kvs instructions.KeyValuePairs) []Pair {
 	out := make([]Pair, 0, len(kvs))
 	for _, kv := range kvs {
@@ -122,15 +145,15 @@ func commandWarnings(c Command) []string {
 	return out
 }
 
-// flag is one "--name=value".
-type flag struct {
+// option is one "--name=value".
+type option struct {
 	name, value string
 	valued      bool // has "="
 }
 
-func cutFlag(s string) flag {
+func cutFlag(s string) option {
 	name, value, valued := strings.Cut(strings.TrimPrefix(s, "--"), "=")
-	return flag{name: name, value: value, valued: valued}
+	return option{name: name, value: value, valued: valued}
 }
 
 func unknownFlag(kw Keyword, s string) *Problem {
@@ -140,7 +163,7 @@ func unknownFlag(kw Keyword, s string) *Problem {
 // flagSet checks flags as they come: each once, each with a value.
 type flagSet map[string]bool
 
-func (seen flagSet) check(f flag) *Problem {
+func (seen flagSet) check(f option) *Problem {
 	switch {
 	case !f.valued:
 		return invalid("flag_invalid", "--%s needs a value", clip(f.name)).remedy("write --%s=VALUE, without blanks", clip(f.name))
@@ -154,7 +177,7 @@ func (seen flagSet) check(f flag) *Problem {
 }
 
 // duration reads a Go duration that is at least least.
-func (f flag) duration(least time.Duration) (time.Duration, *Problem) {
+func (f option) duration(least time.Duration) (time.Duration, *Problem) {
 	d, err := time.ParseDuration(f.value)
 	switch {
 	case err != nil:
@@ -163,7 +186,7 @@ func (f flag) duration(least time.Duration) (time.Duration, *Problem) {
 	case d < 0:
 		return 0, invalid("duration_invalid", "--%s=%s is negative", f.name, clip(f.value))
 	case d < least:
-		return 0, invalid("duration_invalid", "--%s=%s must be at least %s", f.name, clip(f.value), least)
+		return 0, invalid("duration_invalid", "--%s=%s must be positive, at least %s", f.name, clip(f.value), least)
 	}
 	return d, nil
 }

@@ -18,7 +18,7 @@ func (n node) run(kw Keyword, script string) (Body, *Problem) {
 	}
 	run, ok := parsed.(*instructions.RunCommand)
 	if !ok {
-		return nil, invalid("syntax", "cannot be read as %s", kw)
+		return nil, invalid(codeSyntax, "cannot be read as %s", kw)
 	}
 	c, p := command(run.ShellDependantCmdLine, script)
 	if p != nil {
@@ -47,7 +47,7 @@ func (n node) runFlags(kw Keyword, c *Command) *Problem {
 	return nil
 }
 
-func runFlag(kw Keyword, f flag, seen flagSet, c *Command) *Problem {
+func runFlag(kw Keyword, f option, seen flagSet, c *Command) *Problem {
 	switch f.name {
 	case "timeout", "user":
 	case "mount":
@@ -72,7 +72,7 @@ func runFlag(kw Keyword, f flag, seen flagSet, c *Command) *Problem {
 
 // runIsolation accepts the values of Docker's flags that ask for what Lehr does
 // anyway.
-func runIsolation(kw Keyword, f flag) *Problem {
+func runIsolation(kw Keyword, f option) *Problem {
 	if f.name == "network" && f.value == "default" || f.name == "security" && f.value == "sandbox" {
 		return nil
 	}

@@ -190,7 +190,7 @@ func heredocsOf(header string) []parser.Heredoc {
 }
 
 func takesHeredocs(word string) bool {
-	switch Keyword(strings.ToUpper(word)) {
+	switch keywordOf(word) {
 	case KeywordRun, KeywordStart, KeywordCopy, KeywordAdd:
 		return true
 	}

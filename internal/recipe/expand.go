@@ -1,6 +1,7 @@
 package recipe
 
 import (
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -70,10 +71,22 @@ func (x *Expander) process(word string, escape rune, env environment) (shell.Pro
 	lex.SkipUnsetEnv = x.keepUnset
 	res, err := lex.ProcessWordWithMatches(word, env)
 	if err != nil {
-		return res, invalid("expansion_invalid", "%s", clip(err.Error())).
+		return res, invalid("expansion_invalid", "%s in %s", reason(err), clip(word)).
 			remedy(`put a literal $, quote or backslash in '…' or behind \`)
 	}
 	return res, nil
+}
+
+// reason is what the lexer says at the bottom of its error. It prints the end of
+// the text as a character.
+func reason(err error) string {
+	for next := err; next != nil; next = errors.Unwrap(next) {
+		err = next
+	}
+	if msg := err.Error(); !strings.Contains(msg, "\ufffd") {
+		return msg
+	}
+	return "syntax error: missing '}'"
 }
 
 var (

@@ -91,7 +91,7 @@ func (r Recipe) expandFrom(ins Instruction, platform string, buildArgs map[strin
 	}
 	f, ok := ins.Body.(From)
 	if !ok {
-		return lehr.Ref{}, invalid("syntax", "cannot be read as FROM")
+		return lehr.Ref{}, invalid(codeSyntax, "cannot be read as FROM")
 	}
 	x := NewExpander()
 	env, p := r.Globals(x, platform, buildArgs)

@@ -44,7 +44,7 @@ func parseHealthcheck(s string) (Healthcheck, *Problem) {
 	}
 	h, ok := ins.Body.(Healthcheck)
 	if !ok {
-		return Healthcheck{}, invalid("syntax", "cannot be read as a healthcheck")
+		return Healthcheck{}, invalid(codeSyntax, "cannot be read as a healthcheck")
 	}
 	return h, nil
 }
@@ -67,7 +67,7 @@ func (n node) healthcheck(script string) (Body, *Problem) {
 		return Healthcheck{Off: true}, nil
 	}
 	if len(c.Argv) == 0 && strings.TrimSpace(c.Script) == "" || len(c.Argv) > 0 && c.Argv[0] == "" {
-		return nil, invalid("healthcheck_invalid", "has no command").remedy("end it with a command such as curl -f http://localhost:8080")
+		return nil, invalid("healthcheck_invalid", "there is no command").remedy("end it with a command such as curl -f http://localhost:8080")
 	}
 	h.Command = c
 	return h, nil
@@ -81,7 +81,7 @@ func (n node) probe(script string) (Command, *Problem) {
 	}
 	cmd, ok := parsed.(*instructions.CmdCommand)
 	if !ok {
-		return Command{}, invalid("syntax", "cannot be read as a healthcheck")
+		return Command{}, invalid(codeSyntax, "cannot be read as a healthcheck")
 	}
 	c, p := command(cmd.ShellDependantCmdLine, script)
 	if p != nil || !strings.EqualFold(firstWord(c.Script), string(KeywordCmd)) {
@@ -123,7 +123,7 @@ func (h *Healthcheck) flags(flags []string) *Problem {
 // what is not positive would probe without a pause or fail every probe.
 const leastProbeTime = time.Millisecond
 
-func (h *Healthcheck) flag(f flag) (p *Problem) {
+func (h *Healthcheck) flag(f option) (p *Problem) {
 	switch f.name {
 	case "interval":
 		h.Interval, p = f.duration(leastProbeTime)
@@ -141,7 +141,7 @@ func (h *Healthcheck) flag(f flag) (p *Problem) {
 }
 
 // count reads a number of zero or more.
-func (f flag) count() (int, *Problem) {
+func (f option) count() (int, *Problem) {
 	n, err := strconv.ParseInt(f.value, 10, 32)
 	switch {
 	case err != nil:

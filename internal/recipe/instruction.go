@@ -1,6 +1,7 @@
 package recipe
 
 import (
+	"strings"
 	"time"
 )
 
@@ -29,6 +30,9 @@ const (
 	KeywordAdd         Keyword = "ADD"
 	KeywordOnbuild     Keyword = "ONBUILD"
 )
+
+// keywordOf returns the keyword that a word spells, in any case.
+func keywordOf(word string) Keyword { return Keyword(strings.ToUpper(word)) }
 
 // keywords lists them for look-ups and suggestions.
 func keywords() []Keyword {

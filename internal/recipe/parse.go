@@ -126,7 +126,7 @@ func (r *reader) element(text string, n int) {
 // takesScript reports whether lines that follow the instruction's own belong to
 // its script.
 func takesScript(word string) bool {
-	switch Keyword(strings.ToUpper(word)) {
+	switch keywordOf(word) {
 	case KeywordRun, KeywordStart, KeywordHealthcheck:
 		return true
 	}
@@ -138,6 +138,9 @@ func takesScript(word string) bool {
 func (r *reader) chunk(c chunk, script string) {
 	ins, warnings, p := parseChunk(c, script)
 	if p != nil {
+		if p.Code == codeSyntax && p.Remedy == "" && usage(keywordOf(c.keyword())) != "" {
+			p.Remedy = "write " + usage(keywordOf(c.keyword()))
+		}
 		r.fail(p, c.line, c.endLine)
 		return
 	}
@@ -176,7 +179,7 @@ func (r *reader) warnRepeated() {
 // parseChunk reads one instruction through BuildKit's parser.
 func parseChunk(c chunk, script string) (Instruction, []string, *Problem) {
 	word := c.keyword()
-	kw := Keyword(strings.ToUpper(word))
+	kw := keywordOf(word)
 	if p := checkChunk(c, kw, word); p != nil {
 		return Instruction{}, nil, p
 	}
@@ -271,7 +274,7 @@ type node struct {
 func (c chunk) node(kw Keyword) (node, *Problem) {
 	text, word := strings.TrimLeft(c.text, blanks), c.keyword()
 	if len(text) < len(word) || text[:len(word)] != word {
-		return node{}, invalid("syntax", "the name of the instruction is split over two lines")
+		return node{}, invalid(codeSyntax, "the name of the instruction is split over two lines")
 	}
 	text = string(kw) + text[len(word):]
 	if c.escape != parser.DefaultEscapeToken {
@@ -282,7 +285,7 @@ func (c chunk) node(kw Keyword) (node, *Problem) {
 		return node{}, syntax(err)
 	}
 	if len(res.AST.Children) != 1 {
-		return node{}, invalid("syntax", "cannot be read as one instruction")
+		return node{}, invalid(codeSyntax, "cannot be read as one instruction")
 	}
 	n := node{Node: res.AST.Children[0]}
 	for _, w := range res.Warnings {
@@ -292,13 +295,16 @@ func (c chunk) node(kw Keyword) (node, *Problem) {
 	return n, nil
 }
 
+// codeSyntax is the code of what BuildKit's packages refuse.
+const codeSyntax = "syntax"
+
 // syntax turns an error of BuildKit's packages into a problem.
 func syntax(err error) *Problem {
 	var located *parser.LocationError
 	if errors.As(err, &located) && located.Unwrap() != nil {
 		err = located.Unwrap()
 	}
-	return invalid("syntax", "%s", err)
+	return invalid(codeSyntax, "%s", err)
 }
 
 // display is the instruction as written, on one line where it was continued.

@@ -13,11 +13,23 @@ type Element struct {
 	EndLine int    // last line, inclusive
 }
 
+// Elements are the instructions of a file in order.
+type Elements []Element
+
+// Texts returns what a build request takes as its recipe.
+func (es Elements) Texts() []string {
+	texts := make([]string, 0, len(es))
+	for _, e := range es {
+		texts = append(texts, e.Text)
+	}
+	return texts
+}
+
 // Split cuts a file into the elements of the array form, without comments and
 // blank lines: ParseRecipe makes of them what ParseFile makes of the file, apart
 // from line numbers, which the elements keep. It checks only what concerns the
 // text as a whole; the error is a Problems.
-func Split(text string) ([]Element, error) {
+func Split(text string) (Elements, error) {
 	if p := checkSize([]string{text}); p != nil {
 		return nil, Problems{*p}
 	}
@@ -31,7 +43,7 @@ func Split(text string) ([]Element, error) {
 	if err := problems.Err(); err != nil {
 		return nil, err
 	}
-	elements := make([]Element, 0, len(chunks))
+	elements := make(Elements, 0, len(chunks))
 	for _, c := range chunks {
 		elements = append(elements, Element{Text: c.element(), Line: c.line, EndLine: c.endLine})
 	}
