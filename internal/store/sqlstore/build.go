@@ -1,0 +1,214 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/lehr"
+	"github.com/lehr-dev/lehr/internal/store"
+)
+
+const sqlBuildSelect = `
+SELECT b.id, b.team_id, b.template_id, b.spec, b.recipe_schema, COALESCE(b.idempotency_key, ''),
+       b.status, b.attempt, b.lost_attempts, b.base_digest, COALESCE(a.host_id, ''), COALESCE(a.sandbox_id, ''),
+       b.current_step, b.total_steps, b.error, b.artifact, b.created_at, b.started_at, b.completed_at
+FROM template_builds b
+LEFT JOIN build_attempts a ON a.build_id = b.id AND a.number = b.attempt`
+
+const sqlBuildGet = sqlBuildSelect + `
+WHERE b.id = $1`
+
+// sqlBuildInsert inserts nothing where the template or an equal idempotency
+// key is in the way; Create then finds out which.
+const sqlBuildInsert = `
+INSERT INTO template_builds (id, team_id, template_id, name, tag, spec, recipe_schema, idempotency_key,
+                             spec_digest, priority, status, base_digest, total_steps, created_at, queued_at)
+SELECT $1, t.team_id, t.id, t.name, $4, $5, $6, $7, $8, $9, 'pending', $10, $11, {now}, {now}
+FROM templates t
+WHERE t.team_id = $2 AND t.name = $3
+ON CONFLICT (team_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+RETURNING template_id, created_at`
+
+const sqlBuildByKey = `
+SELECT id, spec_digest FROM template_builds WHERE team_id = $1 AND idempotency_key = $2`
+
+const sqlBuildCancel = `
+UPDATE template_builds SET status = 'cancelled', completed_at = {now}
+WHERE id = $1 AND status IN ('pending', 'running')
+RETURNING attempt`
+
+var pageBuilds = page{
+	head:    sqlBuildSelect + "\nWHERE TRUE",
+	filters: []string{"b.team_id = ?", "b.name = ?", "b.status = ?", "b.id < ?"},
+	tail:    "ORDER BY b.id DESC LIMIT ?",
+}
+
+type builds struct{ s *Store }
+
+// Create implements store.Builds. The usual case, a known template and a new
+// key, is one statement.
+func (b builds) Create(ctx context.Context, n store.NewBuild) (lehr.Build, bool, error) {
+	const op = "store.Builds.Create"
+	if n.ID == "" || n.TeamID == "" || n.Spec.Name == "" || n.Spec.Tag == "" {
+		return lehr.Build{}, false, errs.New(errs.Invalid, "a build needs id, team, name and tag").WithOp(op)
+	}
+	created, err := writeOne(ctx, b.s, op, func(ctx context.Context, t tx) (*lehr.Build, error) {
+		return t.buildInsert(ctx, n)
+	})
+	if err != nil {
+		return lehr.Build{}, false, err
+	}
+	if created != nil {
+		return *created, true, nil
+	}
+	outcome, err := write(ctx, b.s, op, func(ctx context.Context, t tx) (creation, error) {
+		return t.buildCreate(ctx, n)
+	})
+	return outcome.build, outcome.created, err
+}
+
+// creation is the outcome of Create.
+type creation struct {
+	build   lehr.Build
+	created bool
+}
+
+func (t tx) buildCreate(ctx context.Context, n store.NewBuild) (creation, error) {
+	if _, err := t.templateEnsure(ctx, n.TeamID, n.Spec.Name); err != nil {
+		return creation{}, err
+	}
+	made, err := t.buildInsert(ctx, n)
+	if err != nil {
+		return creation{}, err
+	}
+	if made != nil {
+		return creation{build: *made, created: true}, nil
+	}
+	type earlier struct {
+		id     lehr.BuildID
+		digest lehr.Digest
+	}
+	scan := func(row scanner) (e earlier, err error) { return e, row.Scan(&e.id, &e.digest) }
+	e, ok, err := one(ctx, t, scan, sqlBuildByKey, string(n.TeamID), n.IdempotencyKey)
+	if err != nil {
+		return creation{}, err
+	}
+	if !ok {
+		return creation{}, errs.New(errs.Unavailable, "the build was neither made nor found")
+	}
+	if e.digest != n.SpecDigest {
+		return creation{}, errs.New(errs.Conflict, "the idempotency key belongs to build %s, which was asked for differently", e.id).
+			WithCode(codeKeyReused).WithField("idempotency_key").WithRemedy("use a new key for a new request")
+	}
+	found, err := t.build(ctx, e.id)
+	return creation{build: found}, err
+}
+
+// buildInsert returns nil where nothing was inserted.
+func (t tx) buildInsert(ctx context.Context, n store.NewBuild) (*lehr.Build, error) {
+	type inserted struct {
+		template lehr.TemplateID
+		at       sql.Null[int64]
+	}
+	scan := func(row scanner) (i inserted, err error) { return i, row.Scan(&i.template, &i.at) }
+	i, ok, err := one(ctx, t, scan, sqlBuildInsert,
+		string(n.ID), string(n.TeamID), n.Spec.Name, n.Spec.Tag, toJSON(specRecord(n.Spec)), n.RecipeSchema,
+		orNull(n.IdempotencyKey), string(n.SpecDigest), n.Spec.Priority, string(n.BaseDigest), n.TotalSteps)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return &lehr.Build{
+		ID: n.ID, TeamID: n.TeamID, TemplateID: i.template, Spec: n.Spec, RecipeSchema: n.RecipeSchema,
+		IdempotencyKey: n.IdempotencyKey, Status: lehr.BuildPending, BaseDigest: n.BaseDigest,
+		TotalSteps: n.TotalSteps, CreatedAt: instant(i.at),
+	}, nil
+}
+
+// Get implements store.Builds.
+func (b builds) Get(ctx context.Context, team lehr.TeamID, id lehr.BuildID) (lehr.Build, error) {
+	return read(ctx, b.s, "store.Builds.Get", func(ctx context.Context, t tx) (lehr.Build, error) {
+		found, err := t.buildOf(ctx, team, id)
+		if err != nil {
+			return lehr.Build{}, err
+		}
+		found.Steps, err = all(ctx, t, scanStep, sqlStepList, string(id), found.Attempt)
+		return found, err
+	})
+}
+
+// List implements store.Builds.
+func (b builds) List(ctx context.Context, q store.ListBuilds) ([]lehr.Build, error) {
+	return read(ctx, b.s, "store.Builds.List", func(ctx context.Context, t tx) ([]lehr.Build, error) {
+		if err := checkLimit(q.Limit); err != nil {
+			return nil, err
+		}
+		text, args := pageBuilds.build(q.Limit, given(q.TeamID), given(q.Name), given(q.Status), given(q.Before))
+		return all(ctx, t, scanBuild, text, args...)
+	})
+}
+
+// Cancel implements store.Builds.
+func (b builds) Cancel(ctx context.Context, team lehr.TeamID, id lehr.BuildID) (lehr.Build, error) {
+	return write(ctx, b.s, "store.Builds.Cancel", func(ctx context.Context, t tx) (lehr.Build, error) {
+		if _, err := t.buildOf(ctx, team, id); err != nil {
+			return lehr.Build{}, err
+		}
+		attempt, moved, err := one(ctx, t, scanValue[int32], sqlBuildCancel, string(id))
+		if err != nil {
+			return lehr.Build{}, err
+		}
+		if moved {
+			_, err = t.attemptEnd(ctx, lehr.Fence{BuildID: id, Attempt: attempt}, lehr.AttemptCancelled)
+		}
+		if err != nil {
+			return lehr.Build{}, err
+		}
+		found, err := t.build(ctx, id)
+		if err == nil && !moved {
+			err = errs.New(errs.Conflict, "build %s is %s already", id, found.Status).WithCode(codeBuildFinished)
+		}
+		return found, err
+	})
+}
+
+// build reads one build without steps.
+func (t tx) build(ctx context.Context, id lehr.BuildID) (lehr.Build, error) {
+	return t.buildOf(ctx, "", id)
+}
+
+// buildOf is build for a team; an empty one means any.
+func (t tx) buildOf(ctx context.Context, team lehr.TeamID, id lehr.BuildID) (lehr.Build, error) {
+	found, ok, err := one(ctx, t, scanBuild, sqlBuildGet, string(id))
+	if err != nil {
+		return lehr.Build{}, err
+	}
+	if !ok || (team != "" && found.TeamID != team) {
+		return lehr.Build{}, errs.New(errs.NotFound, "there is no build %.80s", id)
+	}
+	return found, nil
+}
+
+func scanBuild(row scanner) (b lehr.Build, err error) {
+	var spec, failure, artifact sql.Null[string]
+	var created, started, completed sql.Null[int64]
+	err = row.Scan(&b.ID, &b.TeamID, &b.TemplateID, &spec, &b.RecipeSchema, &b.IdempotencyKey,
+		&b.Status, &b.Attempt, &b.LostAttempts, &b.BaseDigest, &b.HostID, &b.SandboxID,
+		&b.CurrentStep, &b.TotalSteps, &failure, &artifact, &created, &started, &completed)
+	if err != nil {
+		return b, err
+	}
+	b.CreatedAt, b.StartedAt, b.CompletedAt = instant(created), instant(started), instant(completed)
+	s, err := fromJSON[specRecord](spec)
+	if err != nil {
+		return b, err
+	}
+	b.Spec = lehr.BuildSpec(*s)
+	e, err := fromJSON[errorRecord](failure)
+	if err != nil {
+		return b, err
+	}
+	a, err := fromJSON[artifactRecord](artifact)
+	b.Error, b.Artifact = (*lehr.BuildError)(e), (*lehr.Artifact)(a)
+	return b, err
+}

@@ -1,0 +1,25 @@
+package sqlstore
+
+import "slices"
+
+// texts lists every statement, with tokens. A statement that is missing here
+// fails when it is run; a test compares the list with the constants.
+func texts() []string {
+	return slices.Concat(
+		[]string{
+			sqlBuildGet, sqlBuildInsert, sqlBuildByKey, sqlBuildCancel,
+			sqlQueueClaim, sqlQueueFinish, sqlQueueGiveBack, sqlQueueUnplaced,
+			sqlAttemptInsert, sqlAttemptRenew, sqlAttemptPlace, sqlAttemptEnd, sqlAttemptEndExpired,
+			sqlAttemptRunning, sqlAttemptExpired, sqlAttemptUnclean, sqlAttemptClean, sqlBuildClean,
+			sqlFenceGet, sqlStepFence, sqlStepPut, sqlStepList,
+			sqlLogReserve, sqlLogRoom, sqlLogCap, sqlLogRead, sqlLogOld, sqlLogDelete, sqlLogExpired,
+			sqlTemplateResolve, sqlTemplateGet, sqlTemplateFind, sqlTemplateInsert, sqlTemplateUsers,
+			sqlTagsOfVersion, sqlTagPut, sqlTagUsers, sqlTagDelete, sqlTagDeleteAll,
+			sqlVersionGet, sqlVersionInsert, sqlVersionUnreferenced, sqlVersionDelete, sqlVersionDigestUse, sqlVersionReferences,
+			sqlSandboxGet, sqlSandboxInsert, sqlSandboxMove, sqlSandboxExpiry, sqlSandboxExpired, sqlSandboxForget,
+			sqlTeamGet, sqlTeamByName, sqlTeamInsert, sqlKeyInsert, sqlKeyByHash, sqlKeyRevoke,
+			sqlHostPut, sqlHostGet, sqlHostList,
+		},
+		logInserts(), pageBuilds.variants(), pageTemplates.variants(), pageSandboxes.variants(), pageKeys.variants(),
+	)
+}
