@@ -36,7 +36,8 @@ func (s *Server) init(w http.ResponseWriter, r *http.Request) {
 		init.MachineID = initd.NewMachineID(init.SandboxID)
 	}
 	err = s.opt.System.Apply(initd.Identity{
-		Hostname: init.Hostname, Hosts: init.Hosts, ResolvConf: init.ResolvConf, MachineID: init.MachineID,
+		Hostname: init.Hostname, Hosts: init.Hosts, ResolvConf: init.ResolvConf,
+		MachineID: init.MachineID, BootID: initd.NewBootID(init.SandboxID),
 	})
 	if err != nil {
 		s.opt.Log.ErrorContext(r.Context(), "the identity could not be applied", "error", err)

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lehr-dev/lehr/internal/guest/guestclient"
+	"github.com/lehr-dev/lehr/internal/guest/initd"
 	"github.com/lehr-dev/lehr/internal/guest/wire"
 )
 
@@ -63,6 +64,7 @@ func identity(ctx context.Context, t *testing.T, client *guestclient.Client, id 
 	var out output
 	_, err := client.Exec(ctx, sh("cat /etc/machine-id"), out.add)
 	must(t, err)
+	run(ctx, t, client, "cat /proc/sys/kernel/random/boot_id", initd.NewBootID(id)+"\n")
 	if got := strings.TrimSpace(out.stdout.String()); len(got) != 32 || strings.Trim(got, "0") == "" {
 		t.Errorf("machine id = %q, want 32 digits that are not the image's", got)
 	}

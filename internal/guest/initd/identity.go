@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -22,8 +23,8 @@ const (
 	fileResolver   = "/etc/resolv.conf"
 	fileMachineID  = "/etc/machine-id"
 	fileDBusID     = "/var/lib/dbus/machine-id"
-	identityFiles  = 5
-	identityMemory = "size=4m,mode=0755" // of the tmpfs that holds them
+	fileBootID     = "/proc/sys/kernel/random/boot_id" // gVisor restores it with the memory
+	identityMemory = "size=4m,mode=0755"               // of the tmpfs that holds them
 )
 
 // Identity is what distinguishes this sandbox from others of its image or
@@ -33,6 +34,7 @@ type Identity struct {
 	Hosts      string // content of /etc/hosts; "": left as it is
 	ResolvConf string // content of /etc/resolv.conf; "": left as it is
 	MachineID  string // 32 hex digits; given to systems that have a machine id
+	BootID     string // a UUID; given to systems that have a boot id
 }
 
 // Host applies identities to this sandbox. It is safe for concurrent use.
@@ -42,17 +44,33 @@ type Host struct {
 }
 
 // NewHost returns a Host that has nothing applied.
-func NewHost() *Host { return &Host{files: make(map[string]*os.File, identityFiles)} }
+func NewHost() *Host { return &Host{files: map[string]*os.File{}} }
 
 // NewMachineID returns the machine id of the sandbox named id, the same at each
 // call, or a random one when id is empty.
 func NewMachineID(id string) string {
-	sum := sha256.Sum256([]byte("lehr machine id\x00" + id))
+	sum := digest("machine", id)
+	return hex.EncodeToString(sum[:16])
+}
+
+// NewBootID returns the boot id of the sandbox named id as a version 4 UUID,
+// the same at each call, or a random one when id is empty. A sandbox that is
+// paused and resumed has not booted in between and keeps it; a clone has
+// another name and so another boot id.
+func NewBootID(id string) string {
+	sum := digest("boot", id)
+	sum[6] = sum[6]&0x0f | 0x40
+	sum[8] = sum[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
+}
+
+func digest(purpose, id string) [sha256.Size]byte {
+	sum := sha256.Sum256([]byte("lehr " + purpose + " id\x00" + id))
 	if id == "" {
 		// Read never fails; without entropy it ends the program.
 		_, _ = rand.Read(sum[:])
 	}
-	return hex.EncodeToString(sum[:16])
+	return sum
 }
 
 // Apply gives the sandbox an identity; the last one wins. Errors: Internal,
@@ -65,6 +83,11 @@ func (h *Host) Apply(id Identity) error {
 			return errs.Wrap(err, errs.Internal, "initd.Apply", "the host name could not be set")
 		}
 	}
+	return h.write(h.contents(id))
+}
+
+// contents returns what is to be written where.
+func (h *Host) contents(id Identity) map[string]string {
 	contents := map[string]string{}
 	if id.Hostname != "" {
 		contents[fileHostname] = id.Hostname + "\n"
@@ -75,12 +98,13 @@ func (h *Host) Apply(id Identity) error {
 	if id.ResolvConf != "" {
 		contents[fileResolver] = id.ResolvConf
 	}
-	for _, path := range []string{fileMachineID, fileDBusID} {
-		if h.files[path] != nil || isRegular(path) {
-			contents[path] = id.MachineID + "\n"
+	ids := map[string]string{fileMachineID: id.MachineID, fileDBusID: id.MachineID, fileBootID: id.BootID}
+	for path, value := range ids {
+		if value != "" && (h.files[path] != nil || isRegular(path)) {
+			contents[path] = value + "\n"
 		}
 	}
-	return h.write(contents)
+	return contents
 }
 
 // write puts contents into the mounted files, mounting those that are not yet.

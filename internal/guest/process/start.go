@@ -120,7 +120,7 @@ func findProgram(spec Spec) (string, error) {
 		return path, nil
 	}
 	var denied error
-	for _, dir := range filepath.SplitList(lookupEnv(spec.Env, "PATH")) {
+	for _, dir := range filepath.SplitList(searchPath(spec.Env)) {
 		path := filepath.Join(from(spec.Dir, dir), spec.Command)
 		err := runnable(path)
 		if err == nil {
@@ -154,15 +154,17 @@ func runnable(path string) error {
 	return nil
 }
 
-// lookupEnv returns the last value of name, as the C library's getenv would
-// find after the duplicates were removed.
-func lookupEnv(env []string, name string) string {
-	for i := len(env) - 1; i >= 0; i-- {
-		if v, ok := strings.CutPrefix(env[i], name+"="); ok {
+// defaultSearch is where programs are looked for without a PATH.
+const defaultSearch = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+
+// searchPath returns the PATH of env.
+func searchPath(env []string) string {
+	for _, pair := range env {
+		if v, ok := strings.CutPrefix(pair, "PATH="); ok {
 			return v
 		}
 	}
-	return ""
+	return defaultSearch
 }
 
 func fork(path string, spec Spec, stdio *stdio) (int, error) {
