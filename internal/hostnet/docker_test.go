@@ -3,8 +3,11 @@ package hostnet
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
+
+	"github.com/lehr-dev/lehr/internal/clock"
 )
 
 // TestDockersForwardPolicy is not parallel: it changes what the whole host
@@ -69,4 +72,45 @@ func TestDockersForwardPolicy(t *testing.T) { //nolint:paralleltest // see above
 		t.Errorf("%d rules left in DOCKER-USER", got)
 	}
 	expectNothing(t, n)
+}
+
+func TestTableIsRestored(t *testing.T) {
+	t.Parallel()
+	w := openWorld(t)
+	fake := clock.NewFake(time.Unix(0, 0))
+	n := openNetworkWith(t, Options{Clock: fake})
+	lease, strict := attach(t, n, "box"), attach(t, n, "strict")
+	if err := strict.SetPolicy(context.Background(), Policy{Deny: prefixes("203.0.113.0/24")}); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.DelTable(n.filter.rules.table)
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	before := len(w.visits("10.3.0.1"))
+	refuseFrom(t, lease.NamespacePath(), outsidePort(publicAddress))
+	refuseFrom(t, lease.NamespacePath(), outsidePort("10.3.0.1"))
+	if got := len(w.visits("10.3.0.1")); got != before {
+		t.Error("without the table a sandbox reached a private address")
+	}
+	for range 2 { // the second tick is taken only after the first was dealt with
+		fake.Advance(lookoutPeriod)
+	}
+	waitFor(t, func() bool { return reach(lease.NamespacePath(), outsidePort(publicAddress)) == nil })
+	refuseFrom(t, strict.NamespacePath(), outsidePort(publicAddress))
+	refuseFrom(t, lease.NamespacePath(), outsidePort("10.3.0.1"))
+
+	conn.DelTable(n.filter.rules.table)
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	_ = strict.Release(context.Background())
+	<-strict.Gone() // with the table gone once more
+	if err := reach(lease.NamespacePath(), outsidePort(publicAddress)); err != nil {
+		t.Errorf("after a release restored the table: %v", err)
+	}
 }

@@ -18,6 +18,7 @@ type entry struct {
 	outer  netip.Addr
 	policy bool // it has a chain of its own and an element that leads there
 	mute   bool
+	wanted *Policy // what the chain says; nil where a former agent wrote it
 }
 
 // errNotAdmitted is the error of a policy for a device without a lease.
@@ -149,8 +150,7 @@ func (f *filter) devices() []string {
 func (f *filter) admit(device string, outer netip.Addr) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	element := nftables.SetElement{Key: deviceKey(device), Val: outer.AsSlice()}
-	if err := f.conn.SetAddElements(f.rules.outer, []nftables.SetElement{element}); err != nil {
+	if err := f.conn.SetAddElements(f.rules.outer, outerElement(device, outer)); err != nil {
 		return err
 	}
 	if err := f.conn.Flush(); err != nil {
@@ -175,7 +175,8 @@ func (f *filter) apply(device string, p Policy) error {
 	if err != nil {
 		return fmt.Errorf("set the policy of %s: %w", device, err)
 	}
-	f.edit(device, func(e *entry) { e.policy, e.mute = !p.isDefault(), !p.resolves() })
+	kept := p.clone()
+	f.edit(device, func(e *entry) { e.policy, e.mute, e.wanted = !p.isDefault(), !p.resolves(), &kept })
 	return nil
 }
 
@@ -218,20 +219,12 @@ func (f *filter) queueMute(device string, had entry, mute bool) error {
 func (f *filter) forget(devices []string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var err error
-	for _, device := range devices {
-		had, ok := f.entries[device]
-		if !ok {
-			continue
+	err := f.forgetEntries(devices)
+	if errors.Is(err, unix.ENOENT) {
+		// Either the whole table was taken from us, or the kernel and we disagree.
+		if restored, restoreErr := f.restoreTable(); restored && restoreErr == nil {
+			err = f.forgetEntries(devices)
 		}
-		err = errors.Join(err, f.queuePolicy(device, had, Policy{}), f.queueMute(device, had, false))
-		if had.outer.IsValid() {
-			element := nftables.SetElement{Key: deviceKey(device), Val: had.outer.AsSlice()}
-			err = errors.Join(err, f.conn.SetDeleteElements(f.rules.outer, []nftables.SetElement{element}))
-		}
-	}
-	if flushErr := f.conn.Flush(); err == nil {
-		err = flushErr
 	}
 	if err != nil {
 		return fmt.Errorf("forget %d devices: %w", len(devices), err)
@@ -240,6 +233,67 @@ func (f *filter) forget(devices []string) error {
 		delete(f.entries, device)
 	}
 	return nil
+}
+
+// forgetEntries removes devices from the kernel's table.
+func (f *filter) forgetEntries(devices []string) error {
+	var err error
+	for _, device := range devices {
+		had, ok := f.entries[device]
+		if !ok {
+			continue
+		}
+		err = errors.Join(err, f.queuePolicy(device, had, Policy{}), f.queueMute(device, had, false))
+		if had.outer.IsValid() {
+			err = errors.Join(err, f.conn.SetDeleteElements(f.rules.outer, outerElement(device, had.outer)))
+		}
+	}
+	if flushErr := f.conn.Flush(); err == nil {
+		err = flushErr
+	}
+	return err
+}
+
+// restore makes the table again where somebody took it away, as "flush
+// ruleset" does, and reports whether it had to.
+func (f *filter) restore() (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.restoreTable()
+}
+
+// restoreTable is restore with mu held. A policy that a former agent set is not
+// known any more; everything is denied in its place.
+func (f *filter) restoreTable() (bool, error) {
+	tables, err := f.conn.ListTablesOfFamily(f.rules.table.Family)
+	if err != nil {
+		return false, fmt.Errorf("list nftables tables: %w", err)
+	}
+	for _, table := range tables {
+		if table.Name == f.rules.table.Name {
+			return false, nil
+		}
+	}
+	f.conn.AddTable(f.rules.table)
+	err = f.describe()
+	for device, e := range f.entries {
+		policy := Policy{DenyAll: e.policy || e.mute}
+		if e.wanted != nil {
+			policy = *e.wanted
+		}
+		err = errors.Join(err, f.queuePolicy(device, entry{}, policy), f.queueMute(device, entry{}, !policy.resolves()))
+		if e.outer.IsValid() {
+			err = errors.Join(err, f.conn.SetAddElements(f.rules.outer, outerElement(device, e.outer)))
+		}
+		f.edit(device, func(e *entry) { e.policy, e.mute, e.wanted = !policy.isDefault(), !policy.resolves(), &policy })
+	}
+	if flushErr := f.conn.Flush(); err == nil {
+		err = flushErr
+	}
+	if err != nil {
+		return false, fmt.Errorf("restore nftables table %s: %w", f.rules.table.Name, err)
+	}
+	return true, nil
 }
 
 // remove deletes the table.
@@ -251,6 +305,11 @@ func (f *filter) remove() error {
 		return fmt.Errorf("delete nftables table %s: %w", f.rules.table.Name, err)
 	}
 	return nil
+}
+
+// outerElement is a device's element of the map outer.
+func outerElement(device string, outer netip.Addr) []nftables.SetElement {
+	return []nftables.SetElement{{Key: deviceKey(device), Val: outer.AsSlice()}}
 }
 
 // deviceKey returns a device name as the maps hold it.

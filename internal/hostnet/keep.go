@@ -37,8 +37,8 @@ func (n *Network) take() (batch []*Lease, last bool) {
 	return batch, n.ended
 }
 
-// keep removes released leases, all there are at a time, and puts the rules
-// back into Docker's chain where it was made anew. It ends when the network is
+// keep removes released leases, all there are at a time, and looks out for
+// rules that somebody else took away. It ends when the network is
 // closed and nothing is pending.
 func (n *Network) keep() {
 	defer close(n.idle)
@@ -56,10 +56,23 @@ func (n *Network) keep() {
 		select {
 		case <-n.wake:
 		case <-lookout.C():
-			if err := n.docker.ensure(); err != nil {
-				n.opts.Logger.Warn("rules for sandboxes could not be put into Docker's chain", "error", err)
-			}
+			n.lookOut()
 		}
+	}
+}
+
+// lookOut puts back what others took away: the table, which "flush ruleset"
+// removes, and the rules in Docker's chain, which Docker may make anew.
+func (n *Network) lookOut() {
+	restored, err := n.filter.restore()
+	if err != nil {
+		n.opts.Logger.Error("the rules of sandboxes are gone and could not be restored", "error", err)
+	}
+	if restored {
+		n.opts.Logger.Warn("the rules of sandboxes had been removed by somebody else and are restored", "table", n.names.table)
+	}
+	if err := n.docker.ensure(); err != nil {
+		n.opts.Logger.Warn("rules for sandboxes could not be put into Docker's chain", "error", err)
 	}
 }
 

@@ -27,7 +27,8 @@ type Options struct {
 	ResolvConf string
 	// Logger gets what goes wrong in the background. Default: nothing is logged.
 	Logger *slog.Logger
-	// Clock paces the look-out for Docker's chain. Default: the machine's.
+	// Clock paces the look-out for rules that others removed. Default: the
+	// machine's.
 	Clock clock.Clock
 }
 
@@ -45,15 +46,15 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// lookoutPeriod is how often a Network looks whether Docker has made its chain
-// anew.
-const lookoutPeriod = 15 * time.Second
+// lookoutPeriod is how often a Network looks whether its rules are still there.
+// While its table is missing, sandboxes reach nothing.
+const lookoutPeriod = 5 * time.Second
 
 // Network is everything one agent owns of the host's network. Its methods may
 // be called concurrently.
 //
-// One goroutine, keep, removes what was released and looks after Docker's
-// chain; Close waits for it.
+// One goroutine, keep, removes what was released and restores what others
+// removed; Close waits for it.
 type Network struct {
 	names    names
 	opts     Options

@@ -99,8 +99,8 @@ func (p Policy) isDefault() bool { return len(p.Allow) == 0 && len(p.Deny) == 0 
 // resolves reports whether the resolver answers under p.
 func (p Policy) resolves() bool { return !p.DenyAll || len(p.Allow) > 0 }
 
-// Clone returns a copy that shares nothing with p.
-func (p Policy) Clone() Policy {
+// clone returns a copy that shares nothing with p.
+func (p Policy) clone() Policy {
 	return Policy{Allow: slices.Clone(p.Allow), Deny: slices.Clone(p.Deny), DenyAll: p.DenyAll}
 }
 

@@ -119,14 +119,14 @@ func TestPolicies(t *testing.T) {
 		open, close []string
 		mute        bool
 	}{
-		{"default", Policy{}, []string{publicAddress}, []string{"10.1.2.3"}, false},
-		{"allow a private range", Policy{Allow: prefixes("10.1.0.0/16")}, []string{publicAddress, "10.1.2.3"}, []string{"172.16.5.5"}, false},
+		{"default", Policy{}, []string{publicAddress}, []string{"10.2.0.1"}, false},
+		{"allow a private range", Policy{Allow: prefixes("10.2.0.0/16")}, []string{publicAddress, "10.2.0.1"}, []string{"172.16.5.5"}, false},
 		{"deny a public range", Policy{Deny: prefixes("203.0.113.0/24")}, []string{outsideAddress}, []string{publicAddress}, false},
 		{"allow comes first", Policy{Allow: prefixes("203.0.113.5/32"), Deny: prefixes("203.0.113.0/24")}, []string{publicAddress}, []string{"203.0.113.6"}, false},
-		{"deny all", Policy{DenyAll: true}, nil, []string{publicAddress, outsideAddress, "10.1.2.3"}, true},
+		{"deny all", Policy{DenyAll: true}, nil, []string{publicAddress, outsideAddress, "10.2.0.1"}, true},
 		{"deny all but", Policy{DenyAll: true, Allow: prefixes("203.0.113.5/32")}, []string{publicAddress}, []string{outsideAddress}, false},
-		{"allow everything", Policy{Allow: prefixes("0.0.0.0/0")}, []string{publicAddress, "10.1.2.3"}, []string{"169.254.169.254", "240.1.2.3"}, false},
-		{"default again", Policy{}, []string{publicAddress}, []string{"10.1.2.3"}, false},
+		{"allow everything", Policy{Allow: prefixes("0.0.0.0/0")}, []string{publicAddress, "10.2.0.1"}, []string{"169.254.169.254", "240.1.2.3"}, false},
+		{"default again", Policy{}, []string{publicAddress}, []string{"10.2.0.1"}, false},
 	}
 	for _, test := range tests {
 		if err := lease.SetPolicy(context.Background(), test.policy); err != nil {

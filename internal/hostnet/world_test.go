@@ -35,6 +35,7 @@ const (
 var outsideAddresses = []string{
 	publicAddress, "203.0.113.6", privateResolver, "10.1.2.3", "100.64.1.1", "172.16.5.5", "192.168.7.7",
 	"169.254.169.254", "240.1.2.3", "0.1.2.3",
+	"10.2.0.1", "10.3.0.1", // each for one test
 }
 
 // world is the outside.
@@ -255,10 +256,14 @@ func addrOf(addr net.Addr) netip.Addr { return clientOf(addr) }
 
 // openNetwork opens a network of its own for a test, forwarding names to the
 // outside's resolver. It is closed at the end, when nothing may be left of it.
-func openNetwork(t testing.TB) *Network {
+func openNetwork(t testing.TB) *Network { return openNetworkWith(t, Options{}) }
+
+// openNetworkWith is openNetwork with settings.
+func openNetworkWith(t testing.TB, opts Options) *Network {
 	t.Helper()
 	openWorld(t)
-	n := reopenNetwork(t, instanceOf(t))
+	opts.Instance = instanceOf(t)
+	n := reopenNetworkWith(t, opts)
 	t.Cleanup(func() {
 		if err := n.Close(context.Background()); err != nil {
 			t.Errorf("Close() = %v", err)
@@ -285,14 +290,18 @@ func instanceOf(t testing.TB) string {
 
 // reopenNetwork opens the network of an instance and does not close it.
 func reopenNetwork(t testing.TB, instance string) *Network {
+	return reopenNetworkWith(t, Options{Instance: instance})
+}
+
+// reopenNetworkWith is reopenNetwork with settings.
+func reopenNetworkWith(t testing.TB, opts Options) *Network {
 	t.Helper()
 	conf := t.TempDir() + "/resolv.conf"
 	if err := os.WriteFile(conf, []byte("nameserver "+privateResolver+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n, err := Open(context.Background(), Options{
-		Instance: instance, ResolvConf: conf, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
+	opts.ResolvConf, opts.Logger = conf, slog.New(slog.NewTextHandler(t.Output(), nil))
+	n, err := Open(context.Background(), opts)
 	if err != nil {
 		t.Fatalf("Open() = %v", err)
 	}
@@ -419,4 +428,15 @@ func listenIn(t testing.TB, path, address, line string) {
 			}
 		}
 	}()
+}
+
+// waitFor waits until done returns true, which takes a connection's time.
+func waitFor(t testing.TB, done func() bool) {
+	t.Helper()
+	for range 20 {
+		if done() {
+			return
+		}
+	}
+	t.Fatal("it did not come about")
 }
