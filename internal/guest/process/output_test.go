@@ -1,0 +1,138 @@
+package process
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// drain takes all that is left of a closed hub's subscription.
+func drain(t *testing.T, s *Subscription) string {
+	t.Helper()
+	var all bytes.Buffer
+	for {
+		c, err := s.Next(t.Context())
+		if err == io.EOF {
+			return all.String()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(c.Data)
+	}
+}
+
+// With nobody there, writers are not blocked and the newest output is kept,
+// for one subscriber.
+func TestBacklog(t *testing.T) {
+	t.Parallel()
+	h := newHub()
+	block := bytes.Repeat([]byte("x"), 1000)
+	for range 200 {
+		h.publish(Stdout, block)
+	}
+	h.publish(Stderr, []byte("last"))
+	first, second := h.subscribe(), h.subscribe()
+	h.close()
+	if got := drain(t, first); len(got) != queueSize || got[len(got)-4:] != "last" {
+		t.Errorf("the first subscriber got %d bytes ending in %q, want the newest %d", len(got), got[len(got)-4:], queueSize)
+	}
+	if got := drain(t, second); got != "" {
+		t.Errorf("the second subscriber got %d bytes, want none", len(got))
+	}
+}
+
+// What a subscriber leaves behind goes to the next.
+func TestBacklogFromSubscriber(t *testing.T) {
+	t.Parallel()
+	h := newHub()
+	s := h.subscribe()
+	h.publish(Stdout, []byte("one"))
+	h.publish(Stderr, []byte("two"))
+	if c, err := s.Next(t.Context()); err != nil || string(c.Data) != "one" {
+		t.Fatalf("Next = %q, %v; want one", c.Data, err)
+	}
+	s.Close()
+	s.Close()
+	h.publish(Stdout, []byte("three"))
+	next := h.subscribe()
+	h.close()
+	h.publish(Stdout, []byte("too late"))
+	if got := drain(t, next); got != "twothree" {
+		t.Errorf("the next subscriber got %q, want twothree", got)
+	}
+}
+
+// A full queue blocks the writer until there is room, or the subscriber goes,
+// or the hub closes.
+func TestBackPressure(t *testing.T) {
+	t.Parallel()
+	for name, release := range map[string]func(h *hub, s *Subscription){
+		"take":  func(_ *hub, s *Subscription) { _, _ = s.poll3() },
+		"leave": func(_ *hub, s *Subscription) { s.Close() },
+		"close": func(h *hub, _ *Subscription) { h.close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				h := newHub()
+				s := h.subscribe()
+				block := bytes.Repeat([]byte("x"), readSize)
+				h.publish(Stdout, block)
+				h.publish(Stdout, block)
+				var returned bool
+				go func() { h.publish(Stdout, block); returned = true }()
+				synctest.Wait()
+				if returned {
+					t.Error("publish returned with a full queue")
+				}
+				release(h, s)
+				synctest.Wait()
+				if !returned {
+					t.Error("publish still waits")
+				}
+			})
+		})
+	}
+}
+
+// poll3 is poll without the flags.
+func (s *Subscription) poll3() (Chunk, bool) {
+	c, ok, _ := s.poll()
+	return c, ok
+}
+
+func TestNextEndsWithContext(t *testing.T) {
+	t.Parallel()
+	s := newHub().subscribe()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("cause")
+	cancel(cause)
+	if _, err := s.Next(ctx); !errors.Is(err, cause) {
+		t.Errorf("Next = %v, want %v", err, cause)
+	}
+}
+
+// Small writes share chunks, but not across streams nor beyond a read's size.
+func TestQueueMerges(t *testing.T) {
+	t.Parallel()
+	var q queue
+	for range 3 {
+		q.add(Stdout, []byte("a"))
+	}
+	q.add(Stderr, []byte("b"))
+	q.add(Stdout, []byte("c"))
+	q.add(Stdout, bytes.Repeat([]byte("d"), readSize))
+	var got []int
+	for len(q.chunks) > 0 {
+		got = append(got, len(q.take().Data))
+	}
+	if diff := cmp.Diff([]int{3, 1, 1, readSize}, got); diff != "" || q.size != 0 {
+		t.Errorf("chunk sizes (-want +got), %d bytes left:\n%s", q.size, diff)
+	}
+}
