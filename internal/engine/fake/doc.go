@@ -5,6 +5,6 @@
 // A World is the machine on which simulated sandboxes live; it outlives the
 // engines that are opened on it, so that a test can crash an engine and open
 // the next one. Faults make calls fail, hang or half-execute. Programs are the
-// first processes: Probe answers the suite, Guest is a guest daemon that runs a
-// tiny command language, so that whole builds run on the fake.
+// first processes: Probe answers the suite, Guest stands for a guest daemon (host/hosttest
+// has a client of it, so that whole builds run on the fake).
 package fake

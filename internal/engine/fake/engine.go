@@ -56,7 +56,7 @@ func (e *Engine) Prepare(ctx context.Context, spec engine.PrepareSpec) (engine.S
 		return "", e.traced(OpPrepare, "", err)
 	}
 	id := newSlotID()
-	err := e.world.faulty(ctx, OpPrepare, id, func() error {
+	err := e.world.Do(ctx, OpPrepare, id, func() error {
 		e.world.mu.Lock()
 		defer e.world.mu.Unlock()
 		e.world.slots[id] = &slot{
@@ -93,7 +93,7 @@ func (e *Engine) Start(ctx context.Context, id engine.SlotID, spec engine.StartS
 	}
 	err := e.usable(ctx)
 	if err == nil {
-		err = e.world.faulty(ctx, OpStart, id, func() error { return e.world.start(s, spec) })
+		err = e.world.Do(ctx, OpStart, id, func() error { return e.world.start(s, spec) })
 	}
 	if err != nil {
 		s.fail(e.world)
@@ -185,7 +185,7 @@ func (e *Engine) List(ctx context.Context) ([]engine.Status, error) {
 		return nil, err
 	}
 	var all []engine.Status
-	err := e.world.faulty(ctx, OpList, "", func() error {
+	err := e.world.Do(ctx, OpList, "", func() error {
 		e.world.mu.Lock()
 		slots := slices.Collect(maps.Values(e.world.slots))
 		e.world.mu.Unlock()
@@ -206,7 +206,7 @@ func (e *Engine) Destroy(ctx context.Context, id engine.SlotID) error {
 	if s == nil {
 		return e.traced(OpDestroy, id, nil)
 	}
-	return e.traced(OpDestroy, id, e.world.faulty(ctx, OpDestroy, id, func() error { return e.world.destroy(s) }))
+	return e.traced(OpDestroy, id, e.world.Do(ctx, OpDestroy, id, func() error { return e.world.destroy(s) }))
 }
 
 // destroy ends what runs and waits for it, so that nothing is left.

@@ -79,8 +79,9 @@ func (s *faults) take(op Op, slot engine.SlotID) (Fault, bool) {
 // Inject arms a fault; the returned function disarms it.
 func (w *World) Inject(f Fault) (disarm func()) { return w.faults.inject(f) }
 
-// faulty does the work of a call, as far as the faults let it.
-func (w *World) faulty(ctx context.Context, op Op, slot engine.SlotID, work func() error) error {
+// Do does the work of a call, as far as the faults let it. Tests use it to let
+// faults hit calls of their own.
+func (w *World) Do(ctx context.Context, op Op, slot engine.SlotID, work func() error) error {
 	f, hit := w.faults.take(op, slot)
 	if !hit {
 		return work()

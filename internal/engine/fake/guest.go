@@ -2,8 +2,8 @@ package fake
 
 import "context"
 
-// Guest is the guest daemon of simulated sandboxes: it only exists. Commands
-// and files go through GuestClient, without a wire.
+// Guest is the guest daemon of simulated sandboxes: it only exists. A
+// test's client of it works on the Machine, without a wire.
 func Guest(ctx context.Context, _ *Machine) error {
 	<-ctx.Done()
 	return nil

@@ -49,6 +49,7 @@ type Machine struct {
 	memoryMB int
 	values   map[string]string
 	procs    map[int]Process
+	killed   map[int]chan struct{} // closed when the process ends
 	lastPID  int
 	resumed  chan struct{} // closed while the machine runs, open while it is paused
 	awake    time.Duration // until awakeAt
@@ -65,7 +66,7 @@ func newMachine(w *World, slot engine.SlotID, res lehr.Resources, spec engine.St
 	return &Machine{
 		Tree: tree, Clock: w.clock, Resources: res, Spec: spec, Restored: spec.Snapshot != nil,
 		world: w, slot: slot, ctx: ctx, stop: stop, hostname: spec.Hostname,
-		values: map[string]string{}, procs: map[int]Process{}, lastPID: 1,
+		values: map[string]string{}, procs: map[int]Process{}, killed: map[int]chan struct{}{}, lastPID: 1,
 		resumed: running, awakeAt: w.clock.Now(), done: make(chan struct{}),
 	}
 }
@@ -95,7 +96,10 @@ func (m *Machine) end(reason lehr.SandboxReason, detail string) {
 		return
 	}
 	m.exit = &engine.Exit{Reason: reason, Detail: detail, At: m.Clock.Now()}
-	m.procs = map[int]Process{}
+	for _, c := range m.killed {
+		close(c)
+	}
+	m.procs, m.killed = map[int]Process{}, map[int]chan struct{}{}
 	close(m.done)
 	m.mu.Unlock()
 	m.stop()
@@ -157,9 +161,30 @@ func (m *Machine) Spawn(args ...string) (int, error) {
 		return 0, syscall.EAGAIN
 	}
 	m.lastPID++
-	m.procs[m.lastPID] = Process{PID: m.lastPID, Args: slices.Clone(args), Started: m.Clock.Now()}
+	m.addLocked(Process{PID: m.lastPID, Args: slices.Clone(args), Started: m.Clock.Now()})
 	return m.lastPID, nil
 }
+
+func (m *Machine) addLocked(p Process) {
+	m.procs[p.PID] = p
+	m.killed[p.PID] = make(chan struct{})
+}
+
+// Killed returns a channel that is closed when the process has ended; of one
+// that does not exist it is closed.
+func (m *Machine) Killed(pid int) <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c := m.killed[pid]; c != nil {
+		return c
+	}
+	gone := make(chan struct{})
+	close(gone)
+	return gone
+}
+
+// Ended returns a channel that is closed when the machine has ended.
+func (m *Machine) Ended() <-chan struct{} { return m.done }
 
 // Kill ends a process; ESRCH when there is none. Pid 1 ends the machine.
 func (m *Machine) Kill(pid int) error {
@@ -173,6 +198,8 @@ func (m *Machine) Kill(pid int) error {
 		return syscall.ESRCH
 	}
 	delete(m.procs, pid)
+	close(m.killed[pid])
+	delete(m.killed, pid)
 	return nil
 }
 

@@ -47,7 +47,7 @@ func ended(exit engine.Exit) error {
 func (s *Sandbox) do(ctx context.Context, op Op, f func(m *Machine) error) error {
 	m, err := s.live()
 	if err == nil {
-		err = s.engine.world.faulty(ctx, op, s.id, func() error { return f(m) })
+		err = s.engine.world.Do(ctx, op, s.id, func() error { return f(m) })
 	}
 	return s.engine.traced(op, s.id, err)
 }
@@ -80,7 +80,7 @@ func (s *Sandbox) Wait(ctx context.Context) (engine.Exit, error) {
 func (s *Sandbox) Stop(ctx context.Context) error {
 	m, err := s.machine()
 	if err == nil {
-		err = s.engine.world.faulty(ctx, OpStop, s.id, func() error {
+		err = s.engine.world.Do(ctx, OpStop, s.id, func() error {
 			m.end(lehr.ReasonUser, "stopped")
 			m.work.Wait()
 			return nil

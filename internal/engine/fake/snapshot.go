@@ -93,7 +93,7 @@ func (m *Machine) restore(s *engine.Snapshot) error {
 		m.values = image.Values
 	}
 	for p := range slices.Values(image.Procs) {
-		m.procs[p.PID] = p
+		m.addLocked(p)
 	}
 	return nil
 }

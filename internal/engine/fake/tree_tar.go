@@ -107,6 +107,24 @@ func (t *Tree) save(w io.Writer) error {
 	return saveLayer(w, upper, white, opaque)
 }
 
+// Merge writes the image that base and an overlayfs-style layer over it make,
+// as a plain tar.
+func Merge(w io.Writer, base, over io.Reader) error {
+	lower, err := readLayer(base)
+	if err != nil {
+		return err
+	}
+	t := newTree(lower, 0, nil)
+	if err := t.load(over); err != nil {
+		return err
+	}
+	merged := layer{"": t.at("")}
+	for _, p := range t.names("") {
+		merged[p] = t.at(p)
+	}
+	return saveLayer(w, merged, nil, nil)
+}
+
 func saveLayer(w io.Writer, upper layer, white, opaque map[string]bool) error {
 	tw := tar.NewWriter(w)
 	first := map[*node]string{}
