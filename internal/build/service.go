@@ -15,7 +15,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/bus"
 	"github.com/lehr-dev/lehr/internal/clock"
-	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/failpoint"
 	"github.com/lehr-dev/lehr/internal/lehr"
 	"github.com/lehr-dev/lehr/internal/store"
 )
@@ -34,6 +34,13 @@ type HostClientPool interface {
 	GetForHost(host lehr.HostID) (agent.Agent, error)
 }
 
+// Bases makes the platform's own bases where they are missing.
+type Bases interface {
+	// Minimal returns the version of the platform template "minimal" whose image
+	// is on the host of a, which makes it first where it has none.
+	Minimal(ctx context.Context, a agent.Agent) (lehr.Tagged, error)
+}
+
 // Options are the parts a BuildService works with; all are required but where
 // a default is named.
 type Options struct {
@@ -41,6 +48,7 @@ type Options struct {
 	Bus       bus.Bus
 	Scheduler HostScheduler
 	Pool      HostClientPool
+	Bases     Bases
 	Clock     clock.Clock  // the machine's
 	Log       *slog.Logger // discarded
 	Timing    Timing       // DefaultTiming
@@ -49,22 +57,29 @@ type Options struct {
 // Timing is how long the service waits for things; zero fields take their
 // value from DefaultTiming.
 type Timing struct {
-	Lease     time.Duration // of an attempt
-	Renew     time.Duration // between renewals of the lease
-	Poll      time.Duration // longest wait for a wake-up
-	Reap      time.Duration // between looks for expired leases
-	Sweep     time.Duration // between looks for attempts to clean up
-	Unplaced  time.Duration // after which a pending build fails
-	Follow    time.Duration // longest wait of a follower for a signal
-	RowClean  time.Duration // limit of clean-up writes to the store
-	HostClean time.Duration // limit of clean-up calls to a host
+	Lease       time.Duration // of an attempt
+	Renew       time.Duration // between renewals of the lease
+	Poll        time.Duration // longest wait for a wake-up
+	Reap        time.Duration // between looks for expired leases
+	Sweep       time.Duration // between looks for attempts to clean up
+	Grace       time.Duration // left to another process to clean up its attempts
+	Unplaced    time.Duration // after which a build that no host takes fails
+	Replace     time.Duration // between tries to place a build
+	StartSettle time.Duration // that a START is given to fail in before the snapshot
+	Follow      time.Duration // longest wait of a follower for a signal
+	RowClean    time.Duration // limit of clean-up writes to the store
+	HostClean   time.Duration // limit of clean-up calls to a host
+	KeepLogs    time.Duration // of ended builds
+	ExpireLogs  time.Duration // between deletions of old logs
 }
 
-// DefaultTiming is what DESIGN promises.
+// DefaultTiming is what the documentation promises.
 var DefaultTiming = Timing{
 	Lease: 15 * time.Second, Renew: 5 * time.Second, Poll: 2 * time.Second,
-	Reap: 2 * time.Second, Sweep: time.Second, Unplaced: 40 * time.Minute,
-	Follow: time.Second, RowClean: 10 * time.Second, HostClean: 30 * time.Second,
+	Reap: 2 * time.Second, Sweep: time.Second, Grace: 20 * time.Second,
+	Unplaced: 40 * time.Minute, Replace: 500 * time.Millisecond, StartSettle: 500 * time.Millisecond, Follow: time.Second,
+	RowClean: 10 * time.Second, HostClean: 30 * time.Second,
+	KeepLogs: 30 * 24 * time.Hour, ExpireLogs: time.Hour,
 }
 
 // BuildService creates, shows, cancels and runs builds. It is safe for
@@ -74,45 +89,31 @@ type BuildService struct {
 }
 
 // New returns a service on o. It starts nothing.
-func New(o Options) *BuildService { return &BuildService{o: o} }
-
-// CreateParams is a request for a build, before defaults. Pointers and zero
-// values mean "not given".
-type CreateParams struct {
-	TeamID         lehr.TeamID
-	Name           string // NAME or NAME:TAG
-	BaseTemplate   string // FROM, else minimal
-	Recipe         []string
-	Healthcheck    string
-	VCPUs          *int32
-	MemoryMB       *int32
-	DiskMB         *int32
-	SkipPrePost    bool
-	BuildArgs      map[string]string
-	NoCache        bool
-	Limits         LimitParams
-	Priority       int32
-	IdempotencyKey string
+func New(o Options) *BuildService {
+	if o.Clock == nil {
+		o.Clock = clock.Real()
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.Timing.fill()
+	return &BuildService{o: o}
 }
 
-// LimitParams are time limits; nil means the default, 0 the build's own limit.
-type LimitParams struct {
-	Run, PrePost, Healthcheck, Build *time.Duration
-}
-
-// LogQuery selects log lines of a build.
-type LogQuery struct {
-	TeamID  lehr.TeamID // empty: any team
-	BuildID lehr.BuildID
-	After   int64 // lines with a greater seq
-	Follow  bool  // go on until the build has ended and everything was delivered
-}
-
-// Create validates p, records a pending build and wakes a worker. created is
-// false where the idempotency key named an earlier build, which is returned.
-// Invalid names every problem at once; nothing exists then.
-func (s *BuildService) Create(ctx context.Context, p CreateParams) (build lehr.Build, created bool, err error) {
-	return lehr.Build{}, false, errs.New(errs.Unsupported, "not built yet")
+// fill sets what is zero to its default.
+func (t *Timing) fill() {
+	d := DefaultTiming
+	for _, f := range []struct{ field, value *time.Duration }{
+		{&t.Lease, &d.Lease}, {&t.Renew, &d.Renew}, {&t.Poll, &d.Poll}, {&t.Reap, &d.Reap},
+		{&t.Sweep, &d.Sweep}, {&t.Grace, &d.Grace}, {&t.Unplaced, &d.Unplaced}, {&t.Replace, &d.Replace},
+		{&t.StartSettle, &d.StartSettle},
+		{&t.Follow, &d.Follow}, {&t.RowClean, &d.RowClean}, {&t.HostClean, &d.HostClean},
+		{&t.KeepLogs, &d.KeepLogs}, {&t.ExpireLogs, &d.ExpireLogs},
+	} {
+		if *f.field <= 0 {
+			*f.field = *f.value
+		}
+	}
 }
 
 // Get returns a build with the steps of its current attempt. An empty team
@@ -130,5 +131,41 @@ func (s *BuildService) List(ctx context.Context, q store.ListBuilds) ([]lehr.Bui
 // cancelled when Cancel returns, and its sandbox goes soon after. A finished
 // build is Conflict, its state named.
 func (s *BuildService) Cancel(ctx context.Context, team lehr.TeamID, id lehr.BuildID) (lehr.Build, error) {
-	return lehr.Build{}, errs.New(errs.Unsupported, "not built yet")
+	b, err := s.o.Store.Builds().Cancel(ctx, team, id)
+	if err != nil {
+		return lehr.Build{}, err
+	}
+	if err := failpoint.Hit(ctx, failpoint.CancelAfterCommit); err != nil {
+		s.o.Log.Warn("a cancel was not signalled", "build", id, "error", err)
+		return b, nil
+	}
+	s.signal(ctx, bus.CancelTopic(id))
+	s.announce(ctx, id)
+	return b, nil
+}
+
+// announce tells followers that a build or its log changed.
+func (s *BuildService) announce(ctx context.Context, id lehr.BuildID) {
+	s.signal(ctx, bus.BuildTopic(id))
+}
+
+// signalLimit bounds a signal: it is a hint, and polling makes up for it.
+const signalLimit = 2 * time.Second
+
+// signal publishes whatever became of ctx; a failure costs a poll interval.
+func (s *BuildService) signal(ctx context.Context, topic bus.Topic) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), signalLimit)
+	defer cancel()
+	if err := s.o.Bus.Publish(ctx, topic); err != nil {
+		s.o.Log.Debug("a signal was lost", "topic", topic, "error", err)
+	}
+}
+
+// push wakes a worker; a failure costs a poll interval.
+func (s *BuildService) push(ctx context.Context, id lehr.BuildID) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), signalLimit)
+	defer cancel()
+	if err := s.o.Bus.PushBuild(ctx, id); err != nil {
+		s.o.Log.Debug("a wake-up was lost", "build", id, "error", err)
+	}
 }
