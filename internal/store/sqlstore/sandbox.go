@@ -37,7 +37,7 @@ WHERE id = $1 AND state IN ($4, $5, $6, $7, $8)
 RETURNING ` + sqlSandboxColumns
 
 const sqlSandboxExpiry = `
-UPDATE sandboxes SET expires_at = CASE WHEN $2 = 0 THEN NULL ELSE {now} + $2 END
+UPDATE sandboxes SET expires_at = CASE WHEN CAST($2 AS BIGINT) = 0 THEN NULL ELSE {now} + $2 END
 WHERE id = $1 AND ended_at IS NULL
 RETURNING ` + sqlSandboxColumns
 
