@@ -29,7 +29,8 @@ const (
 	minHeaderBytes      = 16 << 20
 )
 
-func (l Limits) withDefaults() Limits {
+// WithDefaults returns l with DefaultLimits where l is unset.
+func (l Limits) WithDefaults() Limits {
 	if l.MaxBytes <= 0 {
 		l.MaxBytes = DefaultLimits.MaxBytes
 	}

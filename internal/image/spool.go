@@ -56,7 +56,7 @@ func (s *spool) flush() error {
 	n, err := s.file.WriteAt(s.buf, s.off)
 	s.off += int64(n)
 	if err != nil {
-		return diskError(err, "image.spool")
+		return DiskError(err, "image.spool")
 	}
 	s.buf = s.buf[:0]
 	return nil

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -48,10 +49,16 @@ type check struct {
 	done bool
 }
 
-// Info describes one stored image.
+// Info names one image.
 type Info struct {
 	Digest lehr.Digest
 	Size   int64 // bytes of the file
+}
+
+// Stored is one image in the store.
+type Stored struct {
+	Info
+	Made time.Time // when it was last made or added, also when it was there already
 }
 
 // Imported describes an image that was made from something else.
@@ -66,7 +73,7 @@ type Imported struct {
 func OpenStore(dir string) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, diskError(err, "image.OpenStore")
+		return nil, DiskError(err, "image.OpenStore")
 	}
 	s := &Store{
 		images: filepath.Join(dir, imagesDir),
@@ -75,14 +82,14 @@ func OpenStore(dir string) (*Store, error) {
 	}
 	for _, d := range []string{s.images, s.tmp} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
-			return nil, diskError(err, "image.OpenStore")
+			return nil, DiskError(err, "image.OpenStore")
 		}
 	}
 	if s.lock, err = os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return nil, diskError(err, "image.OpenStore")
+		return nil, DiskError(err, "image.OpenStore")
 	}
 	if err := s.sweep(); err != nil {
-		return nil, errors.Join(diskError(err, "image.OpenStore"), s.lock.Close())
+		return nil, errors.Join(DiskError(err, "image.OpenStore"), s.lock.Close())
 	}
 	return s, nil
 }
@@ -133,18 +140,23 @@ func (s *Store) Has(d lehr.Digest) bool {
 
 // Size returns the bytes of the image's file. Error: NotFound.
 func (s *Store) Size(d lehr.Digest) (int64, error) {
+	stored, err := s.stat(d)
+	return stored.Size, err
+}
+
+func (s *Store) stat(d lehr.Digest) (Stored, error) {
 	path, ok := s.file(d)
 	if !ok {
-		return 0, notFound(d)
+		return Stored{}, notFound(d)
 	}
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, notFound(d)
+		return Stored{}, notFound(d)
 	}
 	if err != nil {
-		return 0, diskError(err, "image.Size")
+		return Stored{}, DiskError(err, "image.stat")
 	}
-	return info.Size(), nil
+	return Stored{Info: Info{Digest: d, Size: info.Size()}, Made: info.ModTime()}, nil
 }
 
 // Path returns where the image's file is: an absolute path that stays the same
@@ -163,7 +175,7 @@ func (s *Store) Path(ctx context.Context, d lehr.Digest) (string, error) {
 		return "", context.Cause(ctx)
 	}
 	defer func() { <-c.turn }()
-	if _, err := s.Size(d); err != nil {
+	if _, err := s.stat(d); err != nil {
 		c.done = false
 		return "", err
 	}
@@ -192,7 +204,7 @@ func (s *Store) check(d lehr.Digest) *check {
 func matches(ctx context.Context, path string, d lehr.Digest) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return diskError(err, "image.verify")
+		return DiskError(err, "image.verify")
 	}
 	defer func() { _ = f.Close() }()
 	got, err := digestOf(ctx, f)
@@ -211,27 +223,27 @@ func digestOf(ctx context.Context, r io.Reader) (lehr.Digest, error) {
 	h := sha256.New()
 	src := &source{ctx: ctx, r: r}
 	if _, err := io.CopyBuffer(h, src, make([]byte, writeBuffer)); err != nil {
-		return "", diskError(err, "image.digest")
+		return "", DiskError(err, "image.digest")
 	}
 	return lehr.DigestFrom(h), nil
 }
 
 // List returns every image, in no particular order. What has another name is
 // not ours and left alone.
-func (s *Store) List() ([]Info, error) {
+func (s *Store) List() ([]Stored, error) {
 	entries, err := os.ReadDir(s.images)
 	if err != nil {
-		return nil, diskError(err, "image.List")
+		return nil, DiskError(err, "image.List")
 	}
-	var all []Info
+	var all []Stored
 	for _, e := range entries {
 		name, ours := strings.CutSuffix(e.Name(), imageSuffix)
 		d, err := lehr.ParseDigest(string(digestPrefix + name))
 		if !ours || err != nil {
 			continue
 		}
-		if size, err := s.Size(d); err == nil {
-			all = append(all, Info{Digest: d, Size: size})
+		if stored, err := s.stat(d); err == nil {
+			all = append(all, stored)
 		}
 	}
 	return all, nil
@@ -247,7 +259,7 @@ func (s *Store) Remove(d lehr.Digest) error {
 		return nil
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return diskError(err, "image.Remove")
+		return DiskError(err, "image.Remove")
 	}
 	s.mu.Lock()
 	delete(s.checks, d)
@@ -266,7 +278,7 @@ func (s *Store) ReadFile(ctx context.Context, d lehr.Digest, path string, most i
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, diskError(err, "image.ReadFile")
+		return nil, DiskError(err, "image.ReadFile")
 	}
 	defer func() { _ = f.Close() }()
 	fsys, err := erofs.Open(f)
@@ -291,7 +303,7 @@ func (s *Store) ReadFile(ctx context.Context, d lehr.Digest, path string, most i
 func (s *Store) Scratch() (string, error) {
 	dir, err := os.MkdirTemp(s.tmp, tempScratch+"*")
 	if err != nil {
-		return "", diskError(err, "image.Scratch")
+		return "", DiskError(err, "image.Scratch")
 	}
 	return dir, nil
 }
@@ -300,8 +312,9 @@ func notFound(d lehr.Digest) error {
 	return errs.New(errs.NotFound, "there is no image %q", clip(string(d)))
 }
 
-// diskError classifies a failure of the store's own folder.
-func diskError(err error, op string) error {
+// DiskError classifies a failure of the store's own folder: a full disk is
+// Exhausted with code disk_full. Errors that have a kind keep it.
+func DiskError(err error, op string) error {
 	var known *errs.Error
 	switch {
 	case errors.As(err, &known), errs.KindOf(err) != errs.Internal:
@@ -317,11 +330,11 @@ func diskError(err error, op string) error {
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
-		return diskError(err, "image.syncDir")
+		return DiskError(err, "image.syncDir")
 	}
 	defer func() { _ = d.Close() }()
 	if err := d.Sync(); err != nil {
-		return diskError(fmt.Errorf("sync %s: %w", dir, err), "image.syncDir")
+		return DiskError(fmt.Errorf("sync %s: %w", dir, err), "image.syncDir")
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/lehr"
@@ -25,7 +26,7 @@ func TestStoreKnowsItsImages(t *testing.T) {
 	if err := os.WriteFile(stray, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if all, err := s.List(); err != nil || len(all) != 1 || all[0] != made.Info {
+	if all, err := s.List(); err != nil || len(all) != 1 || all[0].Info != made.Info {
 		t.Errorf("List() = %v, %v, want %v", all, err, made.Info)
 	}
 	if err := errors.Join(s.Remove(made.Digest), s.Remove(made.Digest), s.Remove("sha256:../../x")); err != nil {
@@ -143,6 +144,10 @@ func TestOneImageIsWrittenOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	long := before.ModTime().Add(-time.Hour)
+	if err := os.Chtimes(path, long, long); err != nil {
+		t.Fatal(err)
+	}
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
@@ -154,6 +159,9 @@ func TestOneImageIsWrittenOnce(t *testing.T) {
 	group.Wait()
 	if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
 		t.Errorf("the image was replaced: %v", err)
+	}
+	if all, err := s.List(); err != nil || len(all) != 1 || all[0].Made.Before(before.ModTime()) {
+		t.Errorf("List() = %v, %v, want one image that was made again", all, err)
 	}
 }
 

@@ -46,7 +46,7 @@ func (e entry) node() *erofs.Node { return e.dir.Children[e.name] }
 func (s *Store) NewTree(limits Limits) (*Tree, error) {
 	sp, err := newSpool(s.tmp)
 	if err != nil {
-		return nil, diskError(err, "image.NewTree")
+		return nil, DiskError(err, "image.NewTree")
 	}
 	return newTree(sp, limits), nil
 }
@@ -54,7 +54,7 @@ func (s *Store) NewTree(limits Limits) (*Tree, error) {
 func newTree(sp *spool, limits Limits) *Tree {
 	return &Tree{
 		root:   &erofs.Node{Mode: implicitMode, Children: make(map[string]*erofs.Node)},
-		budget: budget{limits: limits.withDefaults()},
+		budget: budget{limits: limits.WithDefaults()},
 		spool:  sp,
 	}
 }
@@ -77,7 +77,7 @@ func (t *Tree) Close() error {
 func (t *Tree) loadBase(ctx context.Context, path string, digest lehr.Digest) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return diskError(err, "image.loadBase")
+		return DiskError(err, "image.loadBase")
 	}
 	t.bases = append(t.bases, f)
 	root, err := erofs.Load(ctx, f)

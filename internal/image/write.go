@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -73,7 +74,7 @@ type pending struct {
 func (s *Store) write(ctx context.Context, p pending) (info Info, err error) {
 	f, err := os.CreateTemp(s.tmp, tempImage+"*")
 	if err != nil {
-		return Info{}, diskError(err, "image.write")
+		return Info{}, DiskError(err, "image.write")
 	}
 	defer func() {
 		_ = os.Remove(f.Name())
@@ -81,13 +82,13 @@ func (s *Store) write(ctx context.Context, p pending) (info Info, err error) {
 	}()
 	if p.size > 0 { // find out that the disk is full before it is
 		if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, p.size); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-			return Info{}, diskError(err, "image.write")
+			return Info{}, DiskError(err, "image.write")
 		}
 	}
 	out := newSink(f)
 	defer out.close()
 	if err := p.write(ctx, out); err != nil {
-		return Info{}, diskError(err, "image.write")
+		return Info{}, DiskError(err, "image.write")
 	}
 	info = Info{Digest: out.digest(), Size: out.size}
 	if p.want != "" && p.want != info.Digest {
@@ -105,7 +106,7 @@ func settle(ctx context.Context, f *os.File, want lehr.Digest, check func(contex
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		if err := errors.Join(f.Chmod(imageMode), f.Sync()); err != nil {
-			return diskError(err, "image.write")
+			return DiskError(err, "image.write")
 		}
 		return nil
 	})
@@ -127,15 +128,18 @@ func settle(ctx context.Context, f *os.File, want lehr.Digest, check func(contex
 }
 
 // name gives the written file its place. An image that is there already stays
-// as it is, because sandboxes may have mapped it, but must be right.
+// as it is, because sandboxes may have mapped it, but must be right, and counts
+// as made now.
 func (s *Store) name(ctx context.Context, f *os.File, d lehr.Digest) error {
 	path, _ := s.file(d)
 	switch err := os.Link(f.Name(), path); {
 	case errors.Is(err, fs.ErrExist):
-		_, err := s.Path(ctx, d)
-		return err
+		if _, err := s.Path(ctx, d); err != nil {
+			return err
+		}
+		return s.renew(f, path)
 	case err != nil:
-		return diskError(err, "image.write")
+		return DiskError(err, "image.write")
 	}
 	if err := syncDir(s.images); err != nil {
 		return err
@@ -144,6 +148,19 @@ func (s *Store) name(ctx context.Context, f *os.File, d lehr.Digest) error {
 	c.turn <- struct{}{}
 	c.done = true
 	<-c.turn
+	return nil
+}
+
+// renew gives the image at path the modification time of f, the same image
+// written a moment ago.
+func (s *Store) renew(f *os.File, path string) error {
+	info, err := f.Stat()
+	if err == nil {
+		err = os.Chtimes(path, time.Time{}, info.ModTime())
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return DiskError(err, "image.write")
+	}
 	return nil
 }
 
