@@ -71,11 +71,21 @@ func (x *Expander) process(word string, escape rune, env environment) (shell.Pro
 	lex.SkipUnsetEnv = x.keepUnset
 	res, err := lex.ProcessWordWithMatches(word, env)
 	if err != nil {
-		return res, invalid("expansion_invalid", "%s in %s", reason(err), clip(word)).
-			remedy(`put a literal $, quote or backslash in '…' or behind \`)
+		return res, expansionProblem(reason(err), word)
 	}
 	return res, nil
 }
+
+func expansionProblem(reason, word string) *Problem {
+	p := invalid("expansion_invalid", "%s in %s", reason, clip(word))
+	if requiredVariable.MatchString(word) && !strings.HasPrefix(reason, "syntax error") {
+		return p.remedy("set the variable with ENV or ARG before, or as a build argument")
+	}
+	return p.remedy(`put a literal $, quote or backslash in '…' or behind \`)
+}
+
+// requiredVariable finds a ${name?message}, whose message is the recipe's own.
+var requiredVariable = regexp.MustCompile(`\$\{[^${}]*\?`)
 
 // reason is what the lexer says at the bottom of its error. It prints the end of
 // the text as a character.

@@ -14,8 +14,14 @@ func (m *maker) conclude() {
 	m.effectiveCheck()
 	if m.check == nil {
 		m.withoutCheck()
-		return
+	} else {
+		m.withCheck()
 	}
+	slices.SortStableFunc(m.plan.Warnings, func(a, b recipe.Warning) int { return a.Line - b.Line })
+}
+
+// withCheck resolves the probe, in the context of a sandbox of the version.
+func (m *maker) withCheck() {
 	m.implicitStart()
 	final := m.final()
 	m.plan.Healthcheck = &Healthcheck{

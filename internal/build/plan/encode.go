@@ -15,26 +15,21 @@ import (
 // recipe that alternates thousands of ENV and RUN gets there.
 const maxEnvBytes = 16 << 20
 
-// sharedEnv lets steps share an environment that did not change between them.
-type sharedEnv struct {
-	last  []lehr.EnvVar
-	bytes int // of the different ones
+// envMeter counts the bytes of the environments that steps keep. An environment
+// that did not change since the last step is the same slice and counts once.
+type envMeter struct {
+	last  recipe.Vars
+	bytes int
 }
 
-// keep returns env, as the slice of the step before where it is the same.
-func (e *sharedEnv) keep(env recipe.Vars) []lehr.EnvVar {
-	if sameSlice(e.last, env) {
-		return e.last
+func (e *envMeter) count(env recipe.Vars) {
+	if len(env) == 0 || len(e.last) == len(env) && &e.last[0] == &env[0] {
+		return
 	}
 	for _, v := range env {
 		e.bytes += len(v.Name) + len(v.Value) + 32 // headers of the two strings
 	}
 	e.last = env
-	return env
-}
-
-func sameSlice(a, b []lehr.EnvVar) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // encodedPlan is the stored form. Environments are in a table of their own,
@@ -80,17 +75,19 @@ func Encode(p Plan) ([]byte, error) {
 		Config: p.Config, Warnings: p.Warnings,
 		Steps: make([]encodedStep, 0, len(p.Steps)),
 	}
+	table := envTable{}
 	for _, s := range p.Steps {
 		out := encodedStep{
 			N: s.N, Phase: s.Phase, Kind: s.Kind, Cmd: s.Cmd, Line: s.Line, EndLine: s.EndLine,
 			Implicit: s.Implicit, Argv: s.Argv, File: s.File, User: s.User, Workdir: s.Workdir,
 			MakeDir: s.MakeDir, Timeout: s.Timeout, Meaning: s.Meaning, CacheKey: s.CacheKey,
 		}
-		if s.Env != nil {
-			out.Env = e.env(s.Env)
+		if len(s.Env) > 0 {
+			out.Env = table.index(s.Env)
 		}
 		e.Steps = append(e.Steps, out)
 	}
+	e.Envs = table.envs
 	b, err := json.Marshal(e)
 	if err != nil {
 		return nil, errs.Wrap(err, errs.Internal, "plan.Encode", "the plan cannot be encoded")
@@ -98,15 +95,25 @@ func Encode(p Plan) ([]byte, error) {
 	return b, nil
 }
 
-// env returns the index of an environment in the table, adding it when the last
-// one is another.
-func (e *encodedPlan) env(env []lehr.EnvVar) *int {
-	last := len(e.Envs) - 1
-	if last < 0 || !sameSlice(e.Envs[last], env) {
-		e.Envs = append(e.Envs, env)
-		last++
+// envTable collects environments. Steps that share one share its memory, so the
+// address of its first variable tells them apart.
+type envTable struct {
+	envs  [][]lehr.EnvVar
+	known map[*lehr.EnvVar]int
+}
+
+// index returns the index of env in the table, adding it when it is new.
+func (t *envTable) index(env []lehr.EnvVar) *int {
+	i, ok := t.known[&env[0]]
+	if !ok {
+		if t.known == nil {
+			t.known = map[*lehr.EnvVar]int{}
+		}
+		i = len(t.envs)
+		t.known[&env[0]] = i
+		t.envs = append(t.envs, env)
 	}
-	return &last
+	return &i
 }
 
 // Decode reads what Encode wrote. Errors: Unsupported for another schema

@@ -53,7 +53,7 @@ type maker struct {
 	started  bool // a START was seen
 	divided  bool
 	ownCmd   bool // CMD was given, not inherited
-	shared   sharedEnv
+	meter    envMeter
 	problems recipe.Problems
 }
 
@@ -85,7 +85,7 @@ func (m *maker) globals() error {
 
 // checkEnvs refuses a plan that would be mostly environments.
 func (m *maker) checkEnvs() {
-	if m.shared.bytes > maxEnvBytes {
+	if m.meter.bytes > maxEnvBytes {
 		m.invalid(recipe.Instruction{}, "env_too_large",
 			fmt.Sprintf("the environments of all steps together exceed %d MiB", maxEnvBytes>>20),
 			"set variables once, at the beginning")
@@ -149,7 +149,8 @@ func (m *maker) limit(d time.Duration) time.Duration {
 
 // acting completes a step that does something with what it inherits.
 func (m *maker) acting(c recipe.ExecContext, s Step) Step {
-	s.Env = m.shared.keep(c.Env)
+	m.meter.count(c.Env)
+	s.Env = c.Env
 	s.User, s.Workdir = userOrRoot(c.User), c.Workdir
 	if s.Kind == KindRun || s.Kind == KindStart {
 		s.Proxy = m.proxy

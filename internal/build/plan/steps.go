@@ -170,7 +170,7 @@ func (m *maker) expose(ins recipe.Instruction, words recipe.Ports) {
 			m.fail(ins, p)
 			continue
 		}
-		m.warnUnset(ins, unset)
+		m.warnUnset(ins, w, unset)
 		for _, port := range ports {
 			m.exposePort(ins, port)
 		}
@@ -200,12 +200,17 @@ func (m *maker) word(ins recipe.Instruction, word string, c recipe.ExecContext) 
 		m.fail(ins, p)
 		return "", false
 	}
-	m.warnUnset(ins, unset)
+	m.warnUnset(ins, word, unset)
 	return out, true
 }
 
-func (m *maker) warnUnset(ins recipe.Instruction, names []string) {
+// warnUnset warns of variables that a word uses as they are; ${name:-default}
+// and the like expect them to be unset.
+func (m *maker) warnUnset(ins recipe.Instruction, word string, names []string) {
 	for _, name := range names {
+		if !strings.Contains(word, "$"+name) && !strings.Contains(word, "${"+name+"}") {
+			continue
+		}
 		m.warn(ins, "variable "+clip(name)+" is not set and expands to nothing")
 	}
 }
