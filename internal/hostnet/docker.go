@@ -10,6 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Where Docker looks for exceptions.
+const (
+	dockerTable = "filter"
+	dockerChain = "DOCKER-USER"
+)
+
+// isDockerUser reports whether c is Docker's chain for exceptions.
+func isDockerUser(c *nftables.Chain) bool {
+	return c.Name == dockerChain && c.Table.Name == dockerTable && c.Table.Family == nftables.TableFamilyIPv4
+}
+
 // dockerUser keeps two rules in Docker's chain DOCKER-USER: Docker sets the
 // policy of forwarding to DROP, and that chain is its door for exceptions. The
 // rules let pass what this package's own table lets pass; the policy itself is
@@ -28,8 +39,8 @@ func openDockerUser(n names) (*dockerUser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
-	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "filter"}
-	return &dockerUser{names: n, conn: conn, chain: &nftables.Chain{Table: table, Name: "DOCKER-USER"}}, nil
+	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: dockerTable}
+	return &dockerUser{names: n, conn: conn, chain: &nftables.Chain{Table: table, Name: dockerChain}}, nil
 }
 
 // ensure puts the rules in, where there is the chain and they are not there.
@@ -84,7 +95,7 @@ func (d *dockerUser) own() (own []*nftables.Rule, there bool, err error) {
 		return nil, false, fmt.Errorf("list chains: %w", err)
 	}
 	for _, c := range chains {
-		there = there || c.Name == d.chain.Name && c.Table.Name == d.chain.Table.Name
+		there = there || isDockerUser(c)
 	}
 	if !there {
 		return nil, false, nil

@@ -43,6 +43,9 @@ func TestDockersForwardPolicy(t *testing.T) { //nolint:paralleltest // see above
 		return len(rules)
 	}
 
+	if got, err := ForwardBlocker(); got != "" || err != nil {
+		t.Errorf("ForwardBlocker() with Docker's chain = %q, %v, want none", got, err)
+	}
 	n := reopenNetwork(t, instanceOf(t))
 	lease := attach(t, n, "box")
 	if err := reach(lease.NamespacePath(), outsidePort(publicAddress)); err != nil {
@@ -72,6 +75,43 @@ func TestDockersForwardPolicy(t *testing.T) { //nolint:paralleltest // see above
 		t.Errorf("%d rules left in DOCKER-USER", got)
 	}
 	expectNothing(t, n)
+}
+
+// TestForwardBlocker is not parallel for the same reason.
+func TestForwardBlocker(t *testing.T) { //nolint:paralleltest // see above
+	openWorld(t)
+	if got, err := ForwardBlocker(); got != "" || err != nil {
+		t.Errorf("ForwardBlocker() = %q, %v, want none", got, err)
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "firewall"})
+	drop := nftables.ChainPolicyDrop
+	conn.AddChain(&nftables.Chain{
+		Table: table, Name: "forward", Type: nftables.ChainTypeFilter, Policy: &drop,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
+	})
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ForwardBlocker()
+	conn.DelTable(table)
+	if flushErr := conn.Flush(); flushErr != nil {
+		t.Error(flushErr)
+	}
+	if got != "firewall forward" || err != nil {
+		t.Errorf("ForwardBlocker() = %q, %v, want the chain", got, err)
+	}
+}
+
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	needHost(t)
+	if got := Probe(); got.Namespace != nil || got.Device != nil || got.Rules != nil {
+		t.Errorf("Probe() = %+v, want everything", got)
+	}
 }
 
 func TestTableIsRestored(t *testing.T) {

@@ -37,8 +37,8 @@ type filter struct {
 // openFilter makes the table, or takes over the one a former agent of the same
 // instance left: its maps stay, its chains are replaced, in one transaction
 // that no packet sees the middle of.
-func openFilter(rules *ruleset) (*filter, error) {
-	conn, err := nftables.New(nftables.WithSockOptions(widenBuffer))
+func openFilter(rules *ruleset, opts ...nftables.ConnOption) (*filter, error) {
+	conn, err := nftables.New(append(opts, nftables.WithSockOptions(widenBuffer))...)
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
