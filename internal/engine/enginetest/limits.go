@@ -44,7 +44,10 @@ func testProcesses(t *testing.T, b *bench) {
 		b.do(t, sb, "echo", "alive") // the fork failed; the sandbox goes on
 		return
 	}
-	b.wantReason(t, sb, lehr.ReasonPids)
+	// Where a process costs much memory, that limit may be the first.
+	if exit := b.wait(t, sb); exit.Reason != lehr.ReasonPids && exit.Reason != lehr.ReasonOOM {
+		t.Errorf("Wait() = %+v, want reason pids or oom", exit)
+	}
 }
 
 func testDiskFull(t *testing.T, b *bench) {

@@ -58,10 +58,15 @@ func (s *slot) resumeWatch() error {
 	if err != nil {
 		return errs.Wrap(err, errs.Unavailable, "gvisor.Open", "cannot watch the sandbox "+string(s.id))
 	}
-	if p == nil {
+	if p == nil || p.over() {
+		how := "ended while no engine watched it"
+		if p != nil {
+			how, err = p.wait()
+			p.close()
+		}
 		s.cutConnections()
-		s.end(s.judge("ended while no engine watched it"))
-		return nil
+		s.end(s.judge(how))
+		return err
 	}
 	s.sentry = p
 	s.e.work.Add(2)

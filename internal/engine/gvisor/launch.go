@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"slices"
@@ -185,10 +186,18 @@ func (b birth) fork(cmd *exec.Cmd) error {
 		} else if leaveNetwork, err = enterNetwork(b.network); err != nil {
 			return leaveGroup() == nil, err
 		}
-		err = cmd.Start()
+		err = errors.Join(closeOnExec(), cmd.Start())
 		left := errors.Join(leaveNetwork(), leaveGroup())
 		return left == nil, errors.Join(err, left)
 	})
+}
+
+// closeOnExec marks every descriptor of this process close-on-exec: those that
+// Go opened are, but not what the process was born with or what other code opened.
+func closeOnExec() error {
+	const first = 3 // exec.Cmd replaces the standard streams
+	err := unix.CloseRange(first, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	return os.NewSyscallError("close_range", err)
 }
 
 // specFile returns an unnamed file with the spec; it exists in memory only.

@@ -114,4 +114,10 @@ func (p *process) wait() (how string, err error) {
 	}
 }
 
+// over reports whether the process has ended, reaped or not.
+func (p *process) over() bool {
+	start, state, err := processStat(p.id.PID)
+	return err != nil || start != p.id.Start || state == 'Z' || state == 'X'
+}
+
 func (p *process) close() { _ = p.fd.Close() }

@@ -54,8 +54,14 @@ func (s *slot) status() engine.Status {
 	return s.rec.status()
 }
 
-// acquire waits for the right to operate on s. Errors: the cause of ctx.
+// acquire waits for the right to operate on s, which it gets also when ctx has
+// ended but nobody else holds it. Errors: the cause of ctx.
 func (s *slot) acquire(ctx context.Context) error {
+	select {
+	case s.op <- struct{}{}:
+		return nil
+	default:
+	}
 	select {
 	case s.op <- struct{}{}:
 		return nil
@@ -189,7 +195,7 @@ func (s *slot) endsSoon() bool {
 	if p == nil {
 		return true
 	}
-	if _, state, err := processStat(p.id.PID); err == nil && state != 'Z' && state != 'X' {
+	if !p.over() {
 		return false
 	}
 	select {

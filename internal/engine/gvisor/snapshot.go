@@ -236,8 +236,8 @@ func openSnapshot(dir string) (_ *donations, err error) {
 }
 
 // restore brings the sandbox of a snapshot to life in this slot.
-func (s *slot) restore(ctx context.Context, snap *engine.Snapshot, args *boot.StartArgs, files *donations) error {
-	saved, err := openSnapshot(snap.Dir)
+func (s *slot) restore(ctx context.Context, spec engine.StartSpec, args *boot.StartArgs, files *donations) error {
+	saved, err := openSnapshot(spec.Snapshot.Dir)
 	if err != nil {
 		return err
 	}
@@ -249,5 +249,8 @@ func (s *slot) restore(ctx context.Context, snap *engine.Snapshot, args *boot.St
 	if err := s.ctl.call(ctx, boot.ContMgrRestore, opts, nil, saved.files...); err != nil {
 		return err
 	}
-	return s.ctl.call(ctx, boot.ContMgrRestoreSubcontainer, args, nil, files.files...)
+	if err := s.ctl.call(ctx, boot.ContMgrRestoreSubcontainer, args, nil, files.files...); err != nil {
+		return err
+	}
+	return s.setHostname(ctx, spec.Hostname)
 }

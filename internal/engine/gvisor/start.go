@@ -35,7 +35,7 @@ func (e *Engine) Start(ctx context.Context, id engine.SlotID, spec engine.StartS
 		return err
 	}
 	if err := s.acquire(ctx); err != nil {
-		return err
+		return err // whoever holds the slot has claimed it
 	}
 	defer s.release()
 	if err := s.claim(spec); err != nil {
@@ -114,9 +114,9 @@ func (s *slot) start(ctx context.Context, spec engine.StartSpec) error {
 	defer files.close()
 	args := s.startArgs(spec)
 	if spec.Snapshot != nil {
-		err = s.restore(ctx, spec.Snapshot, args, files)
+		err = s.restore(ctx, spec, args, files)
 	} else {
-		err = s.bootGuest(ctx, args, files)
+		err = s.bootGuest(ctx, spec, args, files)
 	}
 	if err != nil {
 		return err
@@ -135,7 +135,10 @@ func (s *slot) start(ctx context.Context, spec engine.StartSpec) error {
 }
 
 // bootGuest starts the template as the second container.
-func (s *slot) bootGuest(ctx context.Context, args *boot.StartArgs, files *donations) error {
+func (s *slot) bootGuest(ctx context.Context, spec engine.StartSpec, args *boot.StartArgs, files *donations) error {
+	if err := s.setHostname(ctx, spec.Hostname); err != nil {
+		return err
+	}
 	if err := s.ctl.call(ctx, boot.ContMgrCreateSubcontainer, &boot.CreateArgs{CID: guestContainer}, nil); err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ func (g *Group) dir(controller string) string {
 
 // dirs returns every directory of the group, once.
 func (g *Group) dirs() []string {
-	dirs := []string{g.dir(cpuController), g.dir(memoryController), g.dir(pidsController)}
+	dirs := []string{g.dir(cpuController), g.dir(cpuAccount), g.dir(memoryController), g.dir(pidsController)}
 	slices.Sort(dirs)
 	return slices.Compact(dirs)
 }
@@ -204,4 +204,25 @@ func (g *Group) rmdir() error {
 		}
 	}
 	return failed
+}
+
+// CPUTime returns the processor time that the group was charged so far. Errors:
+// Internal.
+func (g *Group) CPUTime() (time.Duration, error) {
+	if g.h.Unified() {
+		us, err := counter(g.dir(cpuController), "cpu.stat", "usage_usec")
+		if err != nil {
+			return 0, errs.Wrap(err, errs.Internal, "jail.CPUTime", "cannot read the processor time of "+g.name)
+		}
+		return time.Duration(us) * time.Microsecond, nil
+	}
+	data, err := os.ReadFile(filepath.Join(g.dir(cpuAccount), "cpuacct.usage"))
+	if err != nil {
+		return 0, errs.Wrap(err, errs.Internal, "jail.CPUTime", "cannot read the processor time of "+g.name)
+	}
+	ns, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil {
+		return 0, errs.Wrap(err, errs.Internal, "jail.CPUTime", "cannot read the processor time of "+g.name)
+	}
+	return time.Duration(ns), nil
 }

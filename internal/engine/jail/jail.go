@@ -1,7 +1,7 @@
 // Package jail puts the processes of a sandbox into a control group of their
 // own and tells afterwards which of its limits was reached. It speaks both
 // cgroup versions: a unified hierarchy where /sys/fs/cgroup is one, else the v1
-// controllers cpu, memory and pids.
+// controllers cpu, cpuacct, memory and pids.
 package jail
 
 import (
@@ -24,6 +24,7 @@ const mountPoint = "/sys/fs/cgroup"
 // controllers that a group needs; the names are those of the kernel.
 const (
 	cpuController    = "cpu"
+	cpuAccount       = "cpuacct" // v1 only: counts processor time
 	memoryController = "memory"
 	pidsController   = "pids"
 )
@@ -109,7 +110,7 @@ func legacyMounts() (map[string]string, error) {
 		}
 		for _, option := range strings.Split(fields[3], ",") {
 			switch option {
-			case cpuController, memoryController, pidsController:
+			case cpuController, cpuAccount, memoryController, pidsController:
 				found[option] = fields[1]
 			}
 		}
@@ -117,7 +118,7 @@ func legacyMounts() (map[string]string, error) {
 	if err := lines.Err(); err != nil {
 		return nil, errs.Wrap(err, errs.Unavailable, "jail.Detect", "cannot read the mounts")
 	}
-	for _, name := range []string{cpuController, memoryController, pidsController} {
+	for _, name := range []string{cpuController, cpuAccount, memoryController, pidsController} {
 		if found[name] == "" {
 			return nil, errs.New(errs.Unavailable, "the control group controller %q is not mounted", name)
 		}

@@ -71,7 +71,7 @@ func TestProgramWritesPausesAndIgnoresChildren(t *testing.T) {
 
 func TestProgramFailsWhenItCannotWrite(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{t.TempDir(), filepath.Join(t.TempDir(), "missing"), "1"}, {"too few"}} {
+	for _, args := range [][]string{{t.TempDir(), filepath.Join(t.TempDir(), "missing"), "1"}, {"two", "only"}} {
 		cmd := exec.Command(writeProgram(t), args...)
 		if err := startUnbusy(cmd); err != nil {
 			t.Fatalf("starting the pause program: %v", err)
@@ -80,6 +80,25 @@ func TestProgramFailsWhenItCannotWrite(t *testing.T) {
 		if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 			t.Errorf("pause %q = %v, want exit status 1", args, err)
 		}
+	}
+}
+
+func TestProgramSetsTheHostName(t *testing.T) {
+	t.Parallel()
+	path := writeProgram(t)
+	runtime.LockOSThread() // never unlocked: the thread ends with the test
+	if err := syscall.Unshare(syscall.CLONE_NEWUTS); err != nil {
+		t.Skip("SKIP-ENV: no host name of one's own: " + err.Error())
+	}
+	cmd := exec.Command(path, "a-name")
+	if err := startUnbusy(cmd); err != nil {
+		t.Fatalf("starting the pause program: %v", err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("pause a-name = %v", err)
+	}
+	if name, err := os.ReadFile("/proc/sys/kernel/hostname"); string(name) != "a-name\n" {
+		t.Errorf("the host name is %q, %v, want a-name", name, err)
 	}
 }
 
