@@ -35,10 +35,12 @@ func DialUnix(path string) *Client {
 	})
 }
 
+// newClient speaks HTTP/2 without TLS, so that any number of calls share one
+// connection, and an upload hears the answer before its end.
 func newClient(url string, dial func(ctx context.Context, network, addr string) (net.Conn, error)) *Client {
 	t := &http.Transport{
 		DialContext: dial, MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression: true,
+		DisableCompression: true, Protocols: http2Only(),
 	}
 	rpc := hostv1connect.NewHostAgentServiceClient(&http.Client{Transport: t}, url,
 		connect.WithInterceptors(speak{}), connect.WithReadMaxBytes(maxMessage))
@@ -77,7 +79,7 @@ func (speak) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.Str
 func call[Req, Res any](ctx context.Context, op string, f func(context.Context, *connect.Request[Req]) (*connect.Response[Res], error), m *Req) (*Res, error) {
 	res, err := f(ctx, connect.NewRequest(m))
 	if err != nil {
-		return nil, fromWire("host."+op, err)
+		return nil, fromWire(ctx, "host."+op, err)
 	}
 	return res.Msg, nil
 }
@@ -158,7 +160,7 @@ func (c *Client) WatchSandboxes(ctx context.Context, f func(agent.Sandbox) error
 	const op = "host.WatchSandboxes"
 	stream, err := c.rpc.WatchSandboxes(ctx, connect.NewRequest(&hostv1.WatchSandboxesRequest{}))
 	if err != nil {
-		return fromWire(op, err)
+		return fromWire(ctx, op, err)
 	}
 	defer stream.Close()
 	for stream.Receive() {
@@ -167,7 +169,7 @@ func (c *Client) WatchSandboxes(ctx context.Context, f func(agent.Sandbox) error
 		}
 	}
 	if err := stream.Err(); err != nil {
-		return fromWire(op, err)
+		return fromWire(ctx, op, err)
 	}
 	return errs.New(errs.Unavailable, "the agent ended the watch").WithOp(op).WithCode("agent_unreachable")
 }
@@ -176,11 +178,11 @@ func (c *Client) WatchSandboxes(ctx context.Context, f func(agent.Sandbox) error
 func (c *Client) Exec(ctx context.Context, r agent.Exec, out agent.Output) (agent.Exit, error) {
 	const op = "host.Exec"
 	// Leaving this function early must end the command, not only the reading.
-	ctx, cancel := context.WithCancel(ctx)
+	call, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.rpc.ExecStream(ctx, connect.NewRequest(execOut(r)))
+	stream, err := c.rpc.ExecStream(call, connect.NewRequest(execOut(r)))
 	if err != nil {
-		return agent.Exit{}, fromWire(op, err)
+		return agent.Exit{}, fromWire(ctx, op, err)
 	}
 	defer stream.Close()
 	for stream.Receive() {
@@ -198,7 +200,7 @@ func (c *Client) Exec(ctx context.Context, r agent.Exec, out agent.Output) (agen
 		}
 	}
 	if err := stream.Err(); err != nil {
-		return agent.Exit{}, fromWire(op, err)
+		return agent.Exit{}, fromWire(ctx, op, err)
 	}
 	return agent.Exit{}, errs.New(errs.Unavailable, "the agent ended the stream without an exit").WithOp(op).WithCode("agent_unreachable")
 }
@@ -217,7 +219,7 @@ func (c *Client) ReadFile(ctx context.Context, f agent.File, w io.Writer) error 
 	const op = "host.ReadFile"
 	stream, err := c.rpc.ReadFile(ctx, connect.NewRequest(fileOut(f)))
 	if err != nil {
-		return fromWire(op, err)
+		return fromWire(ctx, op, err)
 	}
 	defer stream.Close()
 	for stream.Receive() {
@@ -225,7 +227,7 @@ func (c *Client) ReadFile(ctx context.Context, f agent.File, w io.Writer) error 
 			return err
 		}
 	}
-	return fromWire(op, stream.Err())
+	return fromWire(ctx, op, stream.Err())
 }
 
 // WriteFile implements agent.Files.
@@ -273,9 +275,9 @@ type body[Req any] struct {
 func upload[Req, Res any](
 	ctx context.Context, op string, open func(context.Context) *connect.ClientStreamForClient[Req, Res], first *Req, b body[Req],
 ) (*Res, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	call, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream := open(ctx)
+	stream := open(call)
 	err := stream.Send(first)
 	if err == nil {
 		err = sendAll(b.from, func(p []byte) error { return stream.Send(b.pack(p)) })
@@ -286,10 +288,10 @@ func upload[Req, Res any](
 	}
 	res, cerr := stream.CloseAndReceive()
 	if cerr != nil {
-		return nil, fromWire(op, cerr) // says more than a failed send
+		return nil, fromWire(ctx, op, cerr) // says more than a failed send
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fromWire(op, err)
+		return nil, fromWire(ctx, op, err)
 	}
 	return res.Msg, nil
 }

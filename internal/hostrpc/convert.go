@@ -1,6 +1,8 @@
 package hostrpc
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -43,6 +45,41 @@ func envIn(list []*hostv1.EnvVar) []lehr.EnvVar {
 	return out
 }
 
+func envMapOut(vars map[string]string) []*hostv1.EnvVar {
+	var out []*hostv1.EnvVar
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		out = append(out, &hostv1.EnvVar{Name: name, Value: []byte(vars[name])})
+	}
+	return out
+}
+
+func envMapIn(list []*hostv1.EnvVar) map[string]string {
+	if len(list) == 0 {
+		return nil
+	}
+	out := map[string]string{}
+	for _, m := range list {
+		out[m.GetName()] = string(m.GetValue())
+	}
+	return out
+}
+
+func argsOut(args []string) [][]byte {
+	var out [][]byte
+	for _, a := range args {
+		out = append(out, []byte(a))
+	}
+	return out
+}
+
+func argsIn(args [][]byte) []string {
+	var out []string
+	for _, a := range args {
+		out = append(out, string(a))
+	}
+	return out
+}
+
 func configOut(c lehr.ImageConfig) *hostv1.ImageConfig {
 	return &hostv1.ImageConfig{
 		Env: envOut(c.Env), User: c.User, Workdir: c.Workdir, Entrypoint: c.Entrypoint, Cmd: c.Cmd, Shell: c.Shell,
@@ -62,7 +99,7 @@ func createOut(r agent.CreateSandbox) *hostv1.CreateSandboxRequest {
 		SandboxId: string(r.ID), TeamId: string(r.TeamID), TemplateId: string(r.TemplateID), VersionId: string(r.VersionID),
 		Fence: fenceOut(r.Fence), ImageDigest: string(r.Image), SnapshotDigest: string(r.Snapshot),
 		Vcpus: r.Resources.VCPUs, MemoryMb: r.Resources.MemoryMB, DiskSizeMb: r.Resources.DiskMB,
-		Config: configOut(r.Config), Env: r.Env, Timeout: durationpb.New(r.TTL),
+		Config: configOut(r.Config), Env: envMapOut(r.Env), Timeout: durationpb.New(r.TTL),
 	}
 }
 
@@ -72,7 +109,7 @@ func createIn(m *hostv1.CreateSandboxRequest) agent.CreateSandbox {
 		VersionID: lehr.VersionID(m.GetVersionId()), Fence: fenceIn(m.GetFence()), Image: lehr.Digest(m.GetImageDigest()),
 		Snapshot:  lehr.Digest(m.GetSnapshotDigest()),
 		Resources: lehr.Resources{VCPUs: m.GetVcpus(), MemoryMB: m.GetMemoryMb(), DiskMB: m.GetDiskSizeMb()},
-		Config:    configIn(m.GetConfig()), Env: m.GetEnv(), TTL: m.GetTimeout().AsDuration(),
+		Config:    configIn(m.GetConfig()), Env: envMapIn(m.GetEnv()), TTL: m.GetTimeout().AsDuration(),
 	}
 }
 
@@ -100,15 +137,15 @@ func sandboxIn(m *hostv1.Sandbox) agent.Sandbox {
 
 func execOut(r agent.Exec) *hostv1.ExecRequest {
 	return &hostv1.ExecRequest{
-		SandboxId: string(r.SandboxID), Args: r.Args, Env: envOut(r.Env), CleanEnv: r.CleanEnv, User: r.User, Workdir: r.Workdir,
+		SandboxId: string(r.SandboxID), Args: argsOut(r.Args), Env: envOut(r.Env), CleanEnv: r.CleanEnv, User: r.User, Workdir: []byte(r.Workdir),
 		Timeout: durationOut(r.Timeout), Stdin: r.Stdin, Linger: r.Linger,
 	}
 }
 
 func execIn(m *hostv1.ExecRequest) agent.Exec {
 	return agent.Exec{
-		SandboxID: lehr.SandboxID(m.GetSandboxId()), Args: m.GetArgs(), Env: envIn(m.GetEnv()), CleanEnv: m.GetCleanEnv(), User: m.GetUser(),
-		Workdir: m.GetWorkdir(), Timeout: m.GetTimeout().AsDuration(), Stdin: m.Stdin, Linger: m.GetLinger(),
+		SandboxID: lehr.SandboxID(m.GetSandboxId()), Args: argsIn(m.GetArgs()), Env: envIn(m.GetEnv()), CleanEnv: m.GetCleanEnv(), User: m.GetUser(),
+		Workdir: string(m.GetWorkdir()), Timeout: m.GetTimeout().AsDuration(), Stdin: m.Stdin, Linger: m.GetLinger(),
 	}
 }
 
@@ -150,9 +187,9 @@ func snapshotIn(m *hostv1.Snapshot) agent.Snapshot {
 }
 
 func fileOut(f agent.File) *hostv1.File {
-	return &hostv1.File{SandboxId: string(f.SandboxID), User: f.User, Path: f.Path}
+	return &hostv1.File{SandboxId: string(f.SandboxID), User: f.User, Path: []byte(f.Path)}
 }
 
 func fileIn(m *hostv1.File) agent.File {
-	return agent.File{SandboxID: lehr.SandboxID(m.GetSandboxId()), User: m.GetUser(), Path: m.GetPath()}
+	return agent.File{SandboxID: lehr.SandboxID(m.GetSandboxId()), User: m.GetUser(), Path: string(m.GetPath())}
 }

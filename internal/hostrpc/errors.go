@@ -1,7 +1,9 @@
 package hostrpc
 
 import (
+	"context"
 	"errors"
+	"strings"
 
 	"connectrpc.com/connect"
 
@@ -9,8 +11,26 @@ import (
 	"github.com/lehr-dev/lehr/internal/errs"
 )
 
-// toWire packs err for the other side. The Connect code is for people who look
+// wireCodes is the Connect code of each kind, for people and proxies that look
 // at the wire; the detail is what fromWire reads.
+var wireCodes = map[errs.Kind]connect.Code{
+	errs.Invalid:          connect.CodeInvalidArgument,
+	errs.Unauthenticated:  connect.CodeUnauthenticated,
+	errs.PermissionDenied: connect.CodePermissionDenied,
+	errs.NotFound:         connect.CodeNotFound,
+	errs.Exists:           connect.CodeAlreadyExists,
+	errs.Conflict:         connect.CodeFailedPrecondition,
+	errs.Exhausted:        connect.CodeResourceExhausted,
+	errs.Unavailable:      connect.CodeUnavailable,
+	errs.Timeout:          connect.CodeDeadlineExceeded,
+	errs.Cancelled:        connect.CodeCanceled,
+	errs.Unsupported:      connect.CodeUnimplemented,
+	errs.Corrupt:          connect.CodeDataLoss,
+	errs.Internal:         connect.CodeInternal,
+}
+
+// toWire packs err for the other side. What comes from a sandbox may hold any
+// bytes; strings on the wire are UTF-8.
 func toWire(err error) error {
 	if err == nil {
 		return nil
@@ -20,19 +40,24 @@ func toWire(err error) error {
 	if errors.As(err, &e) {
 		d.Field, d.Message, d.Remedy = e.Field, e.Message, e.Remedy
 	}
-	ce := connect.NewError(connect.CodeUnknown, errors.New(d.GetMessage()))
-	if errs.KindOf(err) == errs.Cancelled {
-		ce = connect.NewError(connect.CodeCanceled, errors.New(d.GetMessage()))
+	for _, s := range []*string{&d.Code, &d.Field, &d.Message, &d.Remedy} {
+		*s = strings.ToValidUTF8(*s, "\uFFFD")
 	}
+	code, known := wireCodes[errs.Kind(d.GetKind())]
+	if !known {
+		code = connect.CodeInternal
+	}
+	ce := connect.NewError(code, errors.New(d.GetMessage()))
 	if detail, derr := connect.NewErrorDetail(d); derr == nil {
 		ce.AddDetail(detail)
 	}
 	return ce
 }
 
-// fromWire unpacks what the other side sent. An error without our detail is
-// the connection's: the agent cannot be reached, or the call was given up.
-func fromWire(op string, err error) error {
+// fromWire unpacks what the other side sent. When the caller's own context has
+// ended, that is the reason, whatever the connection made of it. An error
+// without our detail is the connection's.
+func fromWire(ctx context.Context, op string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -40,19 +65,28 @@ func fromWire(op string, err error) error {
 	if !errors.As(err, &ce) {
 		return err // of the caller's own callback or reader
 	}
+	if cause := context.Cause(ctx); cause != nil {
+		kind := errs.KindOf(cause)
+		if kind == errs.Internal {
+			kind = errs.Cancelled
+		}
+		return errs.Wrap(cause, kind, op, "the call was given up")
+	}
 	for _, d := range ce.Details() {
 		v, verr := d.Value()
-		if m, ok := v.(*hostv1.Error); verr == nil && ok {
-			e := errs.New(errs.Kind(m.GetKind()), "%s", m.GetMessage()).WithCode(m.GetCode()).WithField(m.GetField()).WithOp(op)
-			e.Remedy = m.GetRemedy()
-			return e
+		m, ours := v.(*hostv1.Error)
+		if verr != nil || !ours {
+			continue
 		}
+		e := errs.New(errs.Kind(m.GetKind()), "%s", m.GetMessage()).WithField(m.GetField()).WithOp(op)
+		e.Remedy = m.GetRemedy()
+		if m.GetCode() != m.GetKind() { // the kind stands for a missing code
+			e.Code = m.GetCode()
+		}
+		return e
 	}
-	switch ce.Code() {
-	case connect.CodeCanceled:
-		return errs.Wrap(err, errs.Cancelled, op, "the call was given up")
-	case connect.CodeDeadlineExceeded:
-		return errs.Wrap(err, errs.Timeout, op, "the call reached its time limit")
+	if ce.Code() == connect.CodeResourceExhausted {
+		return errs.Wrap(err, errs.Internal, op, "a message to or from the host's agent is too large")
 	}
 	return errs.Wrap(err, errs.Unavailable, op, "the host's agent does not answer").WithCode("agent_unreachable")
 }

@@ -27,7 +27,7 @@ func serve(t *testing.T, a agent.Agent) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: Handler(a, slog.New(slog.DiscardHandler))}
+	server := NewServer(a, slog.New(slog.DiscardHandler))
 	go func() { _ = server.Serve(l) }() // ends with Close
 	c := DialUnix(path)
 	t.Cleanup(func() {
@@ -56,7 +56,7 @@ func TestRequestsArriveWhole(t *testing.T) {
 		t.Errorf("CreateSandbox over the wire = %+v, want %+v", got, r)
 	}
 	e := agent.Exec{
-		SandboxID: r.ID, Args: []string{"a", ""}, Env: r.Config.Env, CleanEnv: true, User: "u", Workdir: "/w", Timeout: time.Millisecond, Stdin: []byte{}, Linger: true,
+		SandboxID: r.ID, Args: []string{"a", "", "\xff"}, Env: r.Config.Env, CleanEnv: true, User: "u", Workdir: "/w", Timeout: time.Millisecond, Stdin: []byte{}, Linger: true,
 	}
 	if got := execIn(execOut(e)); !equal(got, e) {
 		t.Errorf("Exec over the wire = %+v, want %+v", got, e)
@@ -70,7 +70,9 @@ func TestRequestsArriveWhole(t *testing.T) {
 func TestErrorsKeepTheirParts(t *testing.T) {
 	h := agenttest.NewHost()
 	want := errs.New(errs.Exhausted, "no memory is left").WithCode("memory_full").WithField("memory_mb").WithRemedy("ask for less")
-	h.Hook = func(context.Context, string, lehr.SandboxID) error { return errs.Wrap(want, errs.Exhausted, "x", "hidden") }
+	h.Hook = func(context.Context, string, lehr.SandboxID) error {
+		return errs.Wrap(want, errs.Exhausted, "x", "hidden")
+	}
 	c := serve(t, h)
 	h.Hook = func(context.Context, string, lehr.SandboxID) error { return want }
 	_, err := c.CreateSandbox(t.Context(), request())

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -24,6 +25,29 @@ func Handler(a agent.Agent, log *slog.Logger) http.Handler {
 	mux.Handle(hostv1connect.NewHostAgentServiceHandler(&server{agent: a},
 		connect.WithInterceptors(door{log: log}), connect.WithReadMaxBytes(maxMessage)))
 	return mux
+}
+
+// maxStreams is how many calls one connection may carry at once: every command
+// that runs is one.
+const maxStreams = 1 << 16
+
+// NewServer returns an HTTP server that serves a on any listener; the caller
+// runs and ends it.
+func NewServer(a agent.Agent, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: Handler(a, log), Protocols: http2Only(), ReadHeaderTimeout: headerLimit,
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+}
+
+// headerLimit is how long a peer may take to say what it wants.
+const headerLimit = 10 * time.Second
+
+func http2Only() *http.Protocols {
+	var p http.Protocols
+	p.SetUnencryptedHTTP2(true)
+	return &p
 }
 
 // door checks the protocol, logs faults once and packs errors for the wire.
@@ -132,11 +156,19 @@ func (s *server) WatchSandboxes(ctx context.Context, _ *connect.Request[hostv1.W
 }
 
 func (s *server) ExecStream(ctx context.Context, req *connect.Request[hostv1.ExecRequest], stream *connect.ServerStream[hostv1.ExecStreamResponse]) error {
-	exit, err := s.agent.Exec(ctx, execIn(req.Msg), func(from lehr.LogStream, b []byte) error {
-		if from == lehr.StreamStderr {
-			return stream.Send(&hostv1.ExecStreamResponse{Event: &hostv1.ExecStreamResponse_Stderr{Stderr: b}})
-		}
+	stdout := chunkWriter(func(b []byte) error {
 		return stream.Send(&hostv1.ExecStreamResponse{Event: &hostv1.ExecStreamResponse_Stdout{Stdout: b}})
+	})
+	stderr := chunkWriter(func(b []byte) error {
+		return stream.Send(&hostv1.ExecStreamResponse{Event: &hostv1.ExecStreamResponse_Stderr{Stderr: b}})
+	})
+	exit, err := s.agent.Exec(ctx, execIn(req.Msg), func(from lehr.LogStream, b []byte) (err error) {
+		if from == lehr.StreamStderr {
+			_, err = stderr.Write(b)
+		} else {
+			_, err = stdout.Write(b)
+		}
+		return err
 	})
 	if err != nil {
 		return err
@@ -154,7 +186,9 @@ func (s *server) Exec(ctx context.Context, req *connect.Request[hostv1.ExecReque
 		if from == lehr.StreamStderr {
 			into = &res.Stderr
 		}
-		*into = append(*into, b[:min(len(b), maxUnary-len(*into))]...)
+		fits := min(len(b), maxUnary-len(*into))
+		*into = append(*into, b[:fits]...)
+		res.Truncated = res.Truncated || fits < len(b)
 		return nil
 	})
 	if err != nil {

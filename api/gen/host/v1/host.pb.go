@@ -2458,7 +2458,6 @@ type Error struct {
 	Field         string                 `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
 	Message       string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
 	Remedy        string                 `protobuf:"bytes,5,opt,name=remedy,proto3" json:"remedy,omitempty"`
-	Cause         string                 `protobuf:"bytes,6,opt,name=cause,proto3" json:"cause,omitempty"` // for the log only
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2524,13 +2523,6 @@ func (x *Error) GetMessage() string {
 func (x *Error) GetRemedy() string {
 	if x != nil {
 		return x.Remedy
-	}
-	return ""
-}
-
-func (x *Error) GetCause() string {
-	if x != nil {
-		return x.Cause
 	}
 	return ""
 }
@@ -2708,14 +2700,13 @@ const file_host_v1_host_proto_rawDesc = "" +
 	"\x05guest\x18\x06 \x01(\tR\x05guest\"/\n" +
 	"\x15RemoveArtifactRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\"\x18\n" +
-	"\x16RemoveArtifactResponse\"\x8d\x01\n" +
+	"\x16RemoveArtifactResponse\"w\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x14\n" +
 	"\x05field\x18\x03 \x01(\tR\x05field\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x16\n" +
-	"\x06remedy\x18\x05 \x01(\tR\x06remedy\x12\x14\n" +
-	"\x05cause\x18\x06 \x01(\tR\x05cause2\xed\v\n" +
+	"\x06remedy\x18\x05 \x01(\tR\x06remedy2\xed\v\n" +
 	"\x10HostAgentService\x123\n" +
 	"\x04Info\x12\x14.host.v1.InfoRequest\x1a\x15.host.v1.InfoResponse\x12@\n" +
 	"\rCreateSandbox\x12\x1d.host.v1.CreateSandboxRequest\x1a\x10.host.v1.Sandbox\x12Q\n" +
