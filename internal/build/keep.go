@@ -162,7 +162,7 @@ func (a *attempt) logTarget() logTarget {
 			if _, err := a.o.Store.Logs().Append(ctx, a.fence, lines); err != nil {
 				return err
 			}
-			return a.hit(ctx, failpoint.LogAfterAppend)
+			return a.guard(func() error { return a.hit(ctx, failpoint.LogAfterAppend) })
 		},
 		publish: func(ctx context.Context) { a.announce(ctx, a.build.ID) },
 		broken:  a.logBroken,
