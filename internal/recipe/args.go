@@ -22,8 +22,10 @@ func PlatformArgs(platform string) Vars {
 	parts := append(strings.SplitN(platform, "/", 3), "", "")
 	var v Vars
 	for _, side := range []string{"TARGET", "BUILD"} {
-		v = v.With(side+"PLATFORM", platform).With(side+"OS", parts[0]).
-			With(side+"ARCH", parts[1]).With(side+"VARIANT", parts[2])
+		v.Set(side+"PLATFORM", platform)
+		v.Set(side+"OS", parts[0])
+		v.Set(side+"ARCH", parts[1])
+		v.Set(side+"VARIANT", parts[2])
 	}
 	return v
 }
@@ -40,8 +42,11 @@ func (r Recipe) Globals(x *Expander, platform string, buildArgs map[string]strin
 			if p != nil {
 				return nil, p.at(ins.Line, ins.EndLine)
 			}
+			if len(env) > MaxEnvVars {
+				return nil, invalid("env_too_large", "more than %d arguments are declared", MaxEnvVars).at(ins.Line, ins.EndLine)
+			}
 			if ok {
-				env = env.With(a.Name, value)
+				env.Set(a.Name, value)
 			}
 		}
 	}

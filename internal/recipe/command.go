@@ -109,9 +109,12 @@ func (c *Command) heredocs(files []instructions.ShellInlineFile, script string) 
 		return nil
 	}
 	if parser.MustParseHeredoc(c.Script) == nil {
+		var b strings.Builder
+		b.WriteString(c.Script)
 		for _, f := range files {
-			c.Script += "\n" + f.Data + f.Name
+			b.WriteString("\n" + f.Data + f.Name)
 		}
+		c.Script = b.String()
 		return nil
 	}
 	if script != "" {

@@ -39,17 +39,26 @@ func (v Vars) Keys() []string {
 	return names
 }
 
-// With returns v with name set; v itself stays as it is. A name that is there
-// already keeps its place.
+// With returns v with name set; v itself stays as it is.
 func (v Vars) With(name, value string) Vars {
-	out := append(make(Vars, 0, len(v)+1), v...)
-	for i := range out {
-		if out[i].Name == name {
-			out[i].Value = value
-			return out
+	out := v.Clone()
+	out.Set(name, value)
+	return out
+}
+
+// Clone returns a copy that may be changed.
+func (v Vars) Clone() Vars { return append(make(Vars, 0, len(v)+1), v...) }
+
+// Set sets name in place. A name that is there already keeps its place in the
+// order.
+func (v *Vars) Set(name, value string) {
+	for i := range *v {
+		if (*v)[i].Name == name {
+			(*v)[i].Value = value
+			return
 		}
 	}
-	return append(out, lehr.EnvVar{Name: name, Value: value})
+	*v = append(*v, lehr.EnvVar{Name: name, Value: value})
 }
 
 func (v Vars) longest() int {
@@ -74,10 +83,10 @@ type ExecContext struct {
 func NewExecContext(base lehr.ImageConfig) ExecContext {
 	c := ExecContext{User: base.User, Workdir: DefaultWorkdir, Shell: DefaultShell()}
 	for _, e := range base.Env {
-		c.Env = c.Env.With(e.Name, e.Value)
+		c.Env.Set(e.Name, e.Value)
 	}
 	if _, ok := c.Env.Get("PATH"); !ok {
-		c.Env = c.Env.With("PATH", DefaultPath)
+		c.Env.Set("PATH", DefaultPath)
 	}
 	if base.Workdir != "" {
 		c.Workdir = path.Join(DefaultWorkdir, base.Workdir)

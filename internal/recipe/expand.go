@@ -13,7 +13,7 @@ import (
 // any size (A=$A$A, ${A//x/…}), so the size is bounded before it is made.
 const (
 	maxExpansion     = 64 << 20 // bytes that all words of a recipe together may reach
-	maxSubstitutions = 1000     // "${" in one word: each may be nested in the one before
+	maxSubstitutions = 50       // "${" in one word: each may be nested, and BuildKit reads a nested one once per level
 )
 
 // environment is what a word is expanded with.
@@ -131,12 +131,16 @@ func (x *Expander) spend(word string, env environment) *Problem {
 	return nil
 }
 
-// checkExpansion checks the syntax of the words that are expanded later, so
-// that a slip is found without knowing the base.
-func checkExpansion(ins Instruction) *Problem {
+// checkWords checks the number and the syntax of the words that are expanded
+// later, so that a slip is found without knowing the base.
+func checkWords(ins Instruction) *Problem {
+	words := expandable(ins)
+	if len(words) > 2*MaxWords {
+		return invalid("too_many_words", "%s has more than %d words", ins.Keyword, MaxWords).remedy("use several instructions")
+	}
 	x := NewExpander()
 	x.keepUnset = true
-	for _, w := range expandable(ins) {
+	for _, w := range words {
 		if _, _, p := x.Word(w, ins.Escape, noEnv{}); p != nil {
 			return p
 		}
@@ -144,7 +148,8 @@ func checkExpansion(ins Instruction) *Problem {
 	return nil
 }
 
-// expandable returns the words of an instruction that are expanded.
+// expandable returns the words of an instruction that are expanded, with the
+// names of ARG among them, so that they are counted.
 func expandable(ins Instruction) []string {
 	switch b := ins.Body.(type) {
 	case Env:
@@ -154,6 +159,7 @@ func expandable(ins Instruction) []string {
 	case Args:
 		var words []string
 		for _, a := range b {
+			words = append(words, a.Name)
 			if a.Default != nil {
 				words = append(words, *a.Default)
 			}

@@ -18,11 +18,15 @@ const (
 	MaxArgBytes = 128<<10 - 1
 	// MaxEnvVars bounds the variables of one environment.
 	MaxEnvVars = 1000
+	// MaxWords bounds the words of one ENV, LABEL, ARG or EXPOSE.
+	MaxWords = 1000
+	// MaxLabels bounds the labels of a template.
+	MaxLabels = 1000
 	// MaxPorts bounds the ports of all EXPOSE instructions together.
 	MaxPorts = 1000
-	// maxHeredocSubstitutions bounds "${" in a line with heredocs: BuildKit's
-	// lexer recurses for each that is nested.
-	maxHeredocSubstitutions = 200
+	// maxHeredocSubstitutions bounds "${" in a line with heredocs: BuildKit reads
+	// a nested one once per level.
+	maxHeredocSubstitutions = 32
 )
 
 // checkText refuses what no recipe may hold.

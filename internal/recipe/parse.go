@@ -195,7 +195,7 @@ func parseChunk(c chunk, script string) (Instruction, []string, *Problem) {
 		Keyword: kw, Body: body, Line: c.line, EndLine: c.endLine, Escape: c.escape,
 		Cmd: c.display(n, script),
 	}
-	if p := checkExpansion(ins); p != nil {
+	if p := checkWords(ins); p != nil {
 		return Instruction{}, nil, p
 	}
 	return ins, append(n.warnings, warningsOf(ins)...), nil
@@ -224,6 +224,9 @@ func checkChunk(c chunk, kw Keyword, word string) *Problem {
 	return nil
 }
 
+// maxKeyword is the longest word that can be a misspelt keyword.
+const maxKeyword = 20
+
 // checkKeyword refuses unknown instructions and those not built yet.
 func checkKeyword(kw Keyword, word string) *Problem {
 	switch kw {
@@ -245,8 +248,10 @@ func checkKeyword(kw Keyword, word string) *Problem {
 	for _, k := range keywords() {
 		names = append(names, string(k))
 	}
-	if near, ok := suggest.Search(string(kw), names, true); ok {
-		return p.remedy("did you mean %s?", near)
+	if len(word) <= maxKeyword {
+		if near, ok := suggest.Search(string(kw), names, true); ok {
+			return p.remedy("did you mean %s?", near)
+		}
 	}
 	return p.remedy("start the line with an instruction such as RUN; end a line with \\ to continue it")
 }

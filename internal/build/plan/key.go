@@ -71,7 +71,7 @@ func meaning(s Step) lehr.Digest {
 		return k.sum()
 	case KindUser:
 		k := newKey("user")
-		k.list(s.Argv)
+		k.list(s.Argv[len(s.Argv)-2:]) // name and group; keyVersion stands for the script
 		return k.sum()
 	}
 	k := newKey(string(s.Kind))

@@ -63,7 +63,7 @@ func newMaker(in Input) *maker {
 	m.config.Env = m.ctx.Env
 	m.config.Labels = append([]lehr.EnvVar(nil), in.Base.Labels...)
 	m.config.Exposed = append([]string(nil), in.Base.Exposed...)
-	m.plan.Warnings = append(m.plan.Warnings, in.Recipe.Warnings...)
+	m.plan.Warnings = append(m.plan.Warnings, in.Recipe.Warnings[:min(len(in.Recipe.Warnings), maxNotes)]...)
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"} {
 		for _, name := range []string{name, strings.ToLower(name)} {
 			if value, given := in.BuildArgs[name]; given {
@@ -98,8 +98,14 @@ func (m *maker) add(s Step) {
 	m.plan.Steps = append(m.plan.Steps, s)
 }
 
+// maxNotes bounds the problems, and the warnings, of one plan.
+const maxNotes = 1000
+
 // fail records a problem of an instruction.
 func (m *maker) fail(ins recipe.Instruction, p *recipe.Problem) {
+	if len(m.problems) == maxNotes {
+		return
+	}
 	p.Line, p.EndLine = ins.Line, ins.EndLine
 	m.problems = append(m.problems, *p)
 }
@@ -109,6 +115,9 @@ func (m *maker) invalid(ins recipe.Instruction, code, message, remedy string) {
 }
 
 func (m *maker) warn(ins recipe.Instruction, message string) {
+	if len(m.plan.Warnings) >= maxNotes {
+		return
+	}
 	m.plan.Warnings = append(m.plan.Warnings, recipe.Warning{Line: ins.Line, EndLine: ins.EndLine, Message: message})
 }
 

@@ -89,19 +89,22 @@ func (m *maker) running(ins recipe.Instruction, c recipe.Command, s Step) Step {
 // env sets variables for later steps and for the template's sandboxes.
 func (m *maker) env(ins recipe.Instruction, pairs recipe.Env) {
 	before := m.ctx // one ENV sees none of its own
+	env, config := m.ctx.Env.Clone(), recipe.Vars(m.config.Env).Clone()
 	for _, p := range pairs {
 		name, ok := m.word(ins, p.Name, before)
 		value, ok2 := m.word(ins, p.Value, before)
-		if !ok || !ok2 || !m.checkVar(ins, name, value) {
+		if !ok || !ok2 || !m.checkVar(ins, env, name, value) {
 			continue
 		}
-		m.ctx.Env = m.ctx.Env.With(name, value)
-		m.config.Env = recipe.Vars(m.config.Env).With(name, value)
+		env.Set(name, value)
+		config.Set(name, value)
 	}
+	m.ctx.Env, m.config.Env = env, config
 }
 
 // arg sets variables for later steps alone.
 func (m *maker) arg(ins recipe.Instruction, args recipe.Args) {
+	m.ctx.Env = m.ctx.Env.Clone() // each ARG sees those before it
 	for _, a := range args {
 		value, given := m.in.BuildArgs[a.Name]
 		if !given && a.Default != nil {
@@ -109,21 +112,21 @@ func (m *maker) arg(ins recipe.Instruction, args recipe.Args) {
 		} else if !given {
 			value, given = m.args.Get(a.Name)
 		}
-		if given && m.checkVar(ins, a.Name, value) {
-			m.ctx.Env = m.ctx.Env.With(a.Name, value)
+		if given && m.checkVar(ins, m.ctx.Env, a.Name, value) {
+			m.ctx.Env.Set(a.Name, value)
 		}
 	}
 }
 
 // checkVar refuses what no environment can hold.
-func (m *maker) checkVar(ins recipe.Instruction, name, value string) bool {
+func (m *maker) checkVar(ins recipe.Instruction, env recipe.Vars, name, value string) bool {
 	switch {
 	case name == "" || strings.ContainsRune(name, '='):
 		m.invalid(ins, "env_name_invalid", fmt.Sprintf("%q is not a name of a variable", clip(name)), "")
 	case len(name)+len(value)+1 > recipe.MaxArgBytes:
 		m.invalid(ins, "env_too_large", fmt.Sprintf("the value of %s is %d bytes long, Linux takes at most %d", clip(name), len(value), recipe.MaxArgBytes),
 			"put it into a file")
-	case len(m.ctx.Env) >= recipe.MaxEnvVars:
+	case len(env) >= recipe.MaxEnvVars:
 		m.invalid(ins, "env_too_large", fmt.Sprintf("the environment has more than %d variables", recipe.MaxEnvVars), "put them into a file")
 	default:
 		return true
@@ -132,13 +135,18 @@ func (m *maker) checkVar(ins recipe.Instruction, name, value string) bool {
 }
 
 func (m *maker) labels(ins recipe.Instruction, pairs recipe.Labels) {
-	before := m.ctx
+	labels := recipe.Vars(m.config.Labels).Clone()
 	for _, p := range pairs {
-		name, ok := m.word(ins, p.Name, before)
-		value, ok2 := m.word(ins, p.Value, before)
+		name, ok := m.word(ins, p.Name, m.ctx)
+		value, ok2 := m.word(ins, p.Value, m.ctx)
 		if ok && ok2 {
-			m.config.Labels = recipe.Vars(m.config.Labels).With(name, value)
+			labels.Set(name, value)
 		}
+	}
+	m.config.Labels = labels
+	if len(labels) > recipe.MaxLabels {
+		m.invalid(ins, "too_many_labels", fmt.Sprintf("the template has more than %d labels", recipe.MaxLabels), "")
+		m.config.Labels = nil
 	}
 }
 
@@ -148,12 +156,13 @@ func (m *maker) workdir(ins recipe.Instruction, path recipe.Workdir, s Step) {
 		m.invalid(ins, "workdir_empty", "WORKDIR "+clip(string(path))+" expands to nothing", "set the variable with ENV or ARG before")
 		ok = false
 	}
-	if ok && len(word) > maxPath {
-		m.invalid(ins, "workdir_invalid", fmt.Sprintf("the path is %d bytes long, Linux takes at most %d", len(word), maxPath), "")
+	moved := m.ctx.Chdir(word)
+	if n := len(moved.Workdir); ok && n > maxPath {
+		m.invalid(ins, "workdir_invalid", fmt.Sprintf("the path is %d bytes long, Linux takes at most %d", n, maxPath), "")
 		ok = false
 	}
 	if ok {
-		m.ctx = m.ctx.Chdir(word)
+		m.ctx = moved
 	}
 	m.config.Workdir = m.ctx.Workdir
 	s.Kind, s.MakeDir = KindWorkdir, m.ctx.Workdir
@@ -168,29 +177,33 @@ func (m *maker) expose(ins recipe.Instruction, words recipe.Ports) {
 		ports, unset, p := m.x.Words(w, ins.Escape, m.ctx)
 		if p != nil {
 			m.fail(ins, p)
-			continue
+			return
 		}
 		m.warnUnset(ins, w, unset)
 		for _, port := range ports {
-			m.exposePort(ins, port)
+			if !m.exposePort(ins, port) {
+				return
+			}
 		}
 	}
 	slices.Sort(m.config.Exposed)
 	m.config.Exposed = slices.Compact(m.config.Exposed)
 }
 
-func (m *maker) exposePort(ins recipe.Instruction, word string) {
+// exposePort adds a port or a range; false after a problem.
+func (m *maker) exposePort(ins recipe.Instruction, word string) bool {
 	first, last, proto, err := parsePorts(word)
 	if err == nil && len(m.config.Exposed)+last-first >= recipe.MaxPorts {
 		err = fmt.Errorf("more than %d ports are exposed", recipe.MaxPorts)
 	}
 	if err != nil {
 		m.invalid(ins, "port_invalid", err.Error(), "write a port such as 8080, 53/udp or 8000-8010")
-		return
+		return false
 	}
 	for port := first; port <= last; port++ {
 		m.config.Exposed = append(m.config.Exposed, fmt.Sprintf("%d/%s", port, proto))
 	}
+	return true
 }
 
 // word expands a word in context c; ok is false after a problem.

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	_ "embed"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -94,38 +95,7 @@ func (m *maker) user(ins recipe.Instruction, u recipe.User, s Step) {
 	m.add(m.acting(m.bare, s))
 }
 
-// userScript sees to it that user $1 and group $2 (may be empty) exist. What is
-// there already, or numeric, stays as it is; what is missing is made, and it
-// says so. It needs nothing but a POSIX shell where there is nothing to make.
-const userScript = `set -eu
-name=$1 group=$2
-is_id() { case $1 in '' | *[!0-9]*) return 1 ;; esac; }
-have() { command -v "$1" >/dev/null 2>&1; }
-listed() {
-	[ -r "$1" ] || return 1
-	while IFS=: read -r entry _ || [ -n "$entry" ]; do
-		[ "$entry" != "$2" ] || return 0
-	done <"$1"
-	return 1
-}
-cannot() { echo "$1 does not exist, and this image has no program to create it; use numeric ids" >&2; exit 1; }
-if [ -n "$group" ] && ! is_id "$group" && ! listed /etc/group "$group"; then
-	if have groupadd; then groupadd -- "$group"
-	elif have addgroup; then addgroup "$group"
-	else cannot "group $group"; fi
-	echo "warning: group $group did not exist and was created" >&2
-fi
-if is_id "$name" || listed /etc/passwd "$name"; then exit 0; fi
-shell=/bin/sh
-[ ! -x /bin/bash ] || shell=/bin/bash
-primary=$group
-if [ -z "$primary" ] && listed /etc/group "$name"; then primary=$name; fi
-if have useradd; then
-	useradd --create-home --shell "$shell" ${primary:+--gid} ${primary:+"$primary"} -- "$name"
-elif have adduser; then
-	adduser -D -s "$shell" ${primary:+-G} ${primary:+"$primary"} "$name"
-else
-	cannot "user $name"
-fi
-echo "warning: user $name did not exist and was created" >&2
-`
+// userScript sees to it that user $1 and group $2 exist.
+//
+//go:embed user.sh
+var userScript string
