@@ -5,10 +5,12 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/lehr-dev/lehr/internal/errs"
 )
@@ -26,6 +28,15 @@ func TestDefaultPolicyDenies(t *testing.T) {
 	lease := attach(t, n, "box")
 	before := map[string]int{}
 	for _, address := range denied {
+		// The host reaches the listener, so silence below means something.
+		conn, err := net.DialTimeout("tcp4", outsidePort(address), dialTimeout)
+		if err != nil {
+			t.Fatalf("nobody listens behind %s: %v", address, err)
+		}
+		if err := echoOver(conn, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
 		before[address] = len(w.visits(address))
 	}
 	for _, address := range denied {
@@ -107,6 +118,71 @@ func TestForeignSourceAddressesStayIn(t *testing.T) {
 	if got := len(w.visits("203.0.113.6")) - before; got != 0 {
 		t.Errorf("the outside saw %d connections from foreign addresses", got)
 	}
+}
+
+func TestIPv6StaysIn(t *testing.T) {
+	t.Parallel()
+	n := openNetwork(t)
+	lease := attach(t, n, "box")
+	device := lease.HostDevice()
+	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
+		t.Skipf("SKIP-ENV: no IPv6 in this kernel: %v", err)
+	}
+	host, err := netlink.LinkByName(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if addrs, err := netlink.AddrList(host, netlink.FAMILY_V6); err != nil || len(addrs) != 0 {
+		t.Errorf("IPv6 addresses of the host's device: %v, %v, want none", addrs, err)
+	}
+	// A guest has an IPv6 stack of its own, whatever the namespace says; and the
+	// host's end is given an address here that it never has.
+	eth, err := lease.ns.handle.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = firstError(
+		func() error {
+			return inside(lease.NamespacePath(), func() error { return writeSysctl("net/ipv6/conf/eth0/disable_ipv6", "0") })
+		},
+		func() error { return lease.ns.handle.AddrAdd(eth, readyAddress(t, "2001:db8::2/64")) },
+		func() error { return writeSysctl("net/ipv6/conf/"+device+"/disable_ipv6", "0") },
+		func() error { return netlink.AddrAdd(host, readyAddress(t, "2001:db8::1/64")) },
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp6", "[2001:db8::1]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	refuseOver(t, lease.NamespacePath(), "tcp6", listener.Addr().String())
+
+	// Without the rules the same connection comes about.
+	if err := n.filter.remove(); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := dialFrom(lease.NamespacePath(), "tcp6", listener.Addr().String(), 0)
+	if err != nil {
+		t.Errorf("the connection fails without the rules too, so the test proves nothing: %v", err)
+	} else {
+		conn.Close()
+	}
+	if restored, err := n.filter.restore(); !restored || err != nil {
+		t.Errorf("restore() = %v, %v, want it restored", restored, err)
+	}
+}
+
+// readyAddress is an address that is used at once, without asking who has it.
+func readyAddress(t *testing.T, text string) *netlink.Addr {
+	t.Helper()
+	addr, err := netlink.ParseAddr(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr.Flags = unix.IFA_F_NODAD
+	return addr
 }
 
 func TestPolicies(t *testing.T) {

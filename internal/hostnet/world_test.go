@@ -363,8 +363,14 @@ func dialFrom(path, network, address string, localPort int) (net.Conn, error) {
 // refuseFrom reports an error unless a connection from inside fails.
 func refuseFrom(t testing.TB, path, address string) {
 	t.Helper()
+	refuseOver(t, path, "tcp4", address)
+}
+
+// refuseOver is refuseFrom over a network of package net.
+func refuseOver(t testing.TB, path, network, address string) {
+	t.Helper()
 	err := inside(path, func() error {
-		conn, err := net.DialTimeout("tcp4", address, dialTimeout)
+		conn, err := net.DialTimeout(network, address, dialTimeout)
 		if err == nil {
 			conn.Close()
 		}
