@@ -3,6 +3,7 @@ package membus
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/lehr-dev/lehr/internal/bus"
@@ -37,28 +38,22 @@ func TestWaitsByItsClock(t *testing.T) {
 	}
 }
 
-// TestEndedSubscriptionsAreForgotten waits for the last one to go.
 func TestEndedSubscriptionsAreForgotten(t *testing.T) {
 	t.Parallel()
-	b := New()
-	ctx, cancel := context.WithCancel(t.Context())
-	for range 1000 {
-		for _, topic := range []bus.Topic{"a", "b", "c"} {
-			if _, err := b.Subscribe(ctx, topic); err != nil {
-				t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		b := New()
+		ctx, cancel := context.WithCancel(t.Context())
+		for range 1000 {
+			for _, topic := range []bus.Topic{"a", "b", "c"} {
+				if _, err := b.Subscribe(ctx, topic); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
-	}
-	cancel()
-	for {
-		b.mu.Lock()
-		left := len(b.topics)
-		b.mu.Unlock()
-		if left == 0 {
-			return
+		cancel()
+		synctest.Wait()
+		if left := len(b.topics); left != 0 {
+			t.Errorf("%d topics are left", left)
 		}
-		if t.Context().Err() != nil {
-			t.Fatalf("%d topics are left", left)
-		}
-	}
+	})
 }

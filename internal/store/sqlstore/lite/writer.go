@@ -156,47 +156,50 @@ func (w *writer) call(op *operation) {
 	op.err = op.fn(context.WithoutCancel(op.ctx), w)
 }
 
-// begin opens the connection where there is none, and the transaction. A
-// connection that turns out broken is replaced once.
+// begin opens the connection where there is none, and the transaction.
 func (w *writer) begin(ctx context.Context) error {
-	for retry := true; ; retry = false {
-		err := w.connect(ctx)
-		if err == nil {
-			err = w.run(ctx, "BEGIN IMMEDIATE")
-		}
-		broken := errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone)
-		if !broken || !retry {
+	if w.conn == nil {
+		conn, err := w.pool.Conn(ctx)
+		if err != nil {
 			return err
 		}
-		w.disconnect()
+		w.conn = conn
 	}
-}
-
-func (w *writer) connect(ctx context.Context) (err error) {
-	if w.conn == nil {
-		w.conn, err = w.pool.Conn(ctx)
+	err := w.run(ctx, "BEGIN IMMEDIATE")
+	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) {
+		// The pool has closed it, and with it its statements.
+		clear(w.prepared)
+		w.conn = nil
 	}
 	return err
 }
 
-func (w *writer) disconnect() {
-	for _, st := range w.prepared {
-		_ = st.Close() // the connection goes with it
+// rollback ends the transaction; where even that fails, nobody knows what the
+// connection is in the middle of, and it goes.
+func (w *writer) rollback(ctx context.Context) {
+	if err := w.run(ctx, "ROLLBACK"); err == nil || w.conn == nil {
+		return
 	}
-	clear(w.prepared)
+	w.closeStatements()
+	_ = w.conn.Raw(func(any) error { return driver.ErrBadConn }) // makes the pool close it
+	w.conn = nil
+}
+
+func (w *writer) disconnect() {
+	w.closeStatements()
 	if w.conn != nil {
 		_ = w.conn.Close() // back to the pool, which reports its own end
 		w.conn = nil
 	}
 }
 
-// rollback ends the transaction; where even that fails, nobody knows what the
-// connection is in the middle of, and it goes.
-func (w *writer) rollback(ctx context.Context) {
-	if err := w.run(ctx, "ROLLBACK"); err != nil {
-		_ = w.conn.Raw(func(any) error { return driver.ErrBadConn }) // makes the pool drop it
-		w.disconnect()
+// closeStatements must come before the connection is closed: the driver does
+// not survive the other order.
+func (w *writer) closeStatements() {
+	for _, st := range w.prepared {
+		_ = st.Close() // the connection goes, whatever they say
 	}
+	clear(w.prepared)
 }
 
 func (w *writer) run(ctx context.Context, query string) error {

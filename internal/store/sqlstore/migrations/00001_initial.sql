@@ -205,5 +205,6 @@ CREATE INDEX sandboxes_by_team ON sandboxes (team_id, id);
 CREATE INDEX sandboxes_by_host ON sandboxes (host_id, id);
 CREATE INDEX sandboxes_live ON sandboxes (id) WHERE ended_at IS NULL;
 CREATE INDEX sandboxes_by_version ON sandboxes (uses_version) WHERE uses_version IS NOT NULL;
+CREATE INDEX sandboxes_by_build ON sandboxes (build_id) WHERE build_id IS NOT NULL;
 CREATE INDEX sandboxes_expiring ON sandboxes (expires_at) WHERE ended_at IS NULL AND expires_at IS NOT NULL;
 CREATE INDEX sandboxes_ended ON sandboxes (ended_at) WHERE ended_at IS NOT NULL;
