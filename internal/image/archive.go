@@ -46,6 +46,7 @@ const (
 var (
 	archiveRules  = rules{foreign: errs.Invalid}
 	ociRules      = rules{absolute: true, follow: true, replace: true, endless: true, deletion: deleteByName, foreign: errs.Invalid}
+	overlayRules  = rules{follow: true, replace: true, foreign: errs.Invalid}
 	writableRules = rules{deletion: deleteByDevice, foreign: errs.Corrupt}
 )
 

@@ -83,6 +83,18 @@ func (s *Store) WriteFiles(ctx context.Context, files []File) (Info, error) {
 	return s.Commit(ctx, t)
 }
 
+// Overlay puts files over what the tree holds, through its symbolic links.
+// Errors: Invalid for a bad path or another type.
+func (t *Tree) Overlay(files ...File) error {
+	t.begin(overlayRules)
+	for _, f := range files {
+		if err := t.addFile(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (t *Tree) addFile(f File) error {
 	n := &erofs.Node{Mode: uint32(f.Mode.Perm()), UID: f.UID, GID: f.GID}
 	if !f.ModTime.IsZero() {

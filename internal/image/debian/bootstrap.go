@@ -35,14 +35,9 @@ var (
 	}
 )
 
-// customize runs last, with the new root as $1: packages must not start
-// services while they are installed, and the name of the machine that made the
-// image is nobody's business.
-const customize = `printf '#!/bin/sh\nexit 101\n' >"$1/usr/sbin/policy-rc.d" && chmod 755 "$1/usr/sbin/policy-rc.d" && echo localhost >"$1/etc/hostname"`
-
 // arguments returns mmdebstrap's arguments; the tar goes to standard output.
 func arguments(sources []source, proxies []string) []string {
-	args := []string{"--variant=minbase", "--mode=root", "--format=tar", "--customize-hook=" + customize}
+	args := []string{"--variant=minbase", "--mode=root", "--format=tar"}
 	for _, o := range slices.Concat(aptOptions, proxies) {
 		args = append(args, "--aptopt="+o)
 	}

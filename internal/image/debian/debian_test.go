@@ -178,6 +178,9 @@ func TestMake(t *testing.T) {
 	if err != nil || string(name) != "localhost\n" {
 		t.Errorf("hostname = %q, %v, want localhost", name, err)
 	}
+	if policy, err := s.ReadFile(t.Context(), made.Digest, "usr/sbin/policy-rc.d", 100); err != nil || !strings.Contains(string(policy), "101") {
+		t.Errorf("policy-rc.d = %q, %v, want it to refuse", policy, err)
+	}
 	t.Logf("%s, %d bytes", made.Source, made.Size)
 }
 

@@ -98,8 +98,19 @@ func bootstrap(ctx context.Context, s *image.Store, sources []source, o Options)
 	if !t.Debian() {
 		return image.Imported{}, errs.New(errs.Internal, "what mmdebstrap wrote has no apt")
 	}
+	if err := t.Overlay(ours...); err != nil {
+		return image.Imported{}, err
+	}
 	info, err := s.Commit(ctx, t)
 	return image.Imported{Info: info, Config: lehr.ImageConfig{Debian: true}, Source: provenance(sources)}, err
+}
+
+// ours is what the image has beside Debian's packages: packages must not start
+// services while they are installed, and the name of the machine that made the
+// image, which mmdebstrap copies, is nobody's business.
+var ours = []image.File{
+	{Path: "usr/sbin/policy-rc.d", Mode: 0o755, Data: []byte("#!/bin/sh\nexit 101\n")},
+	{Path: "etc/hostname", Mode: 0o644, Data: []byte("localhost\n")},
 }
 
 // provenance says what the image was made from.
