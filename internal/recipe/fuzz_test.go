@@ -2,16 +2,38 @@ package recipe
 
 import (
 	"errors"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/lehr-dev/lehr/internal/errs"
 )
 
+// seeds are the texts of the other tests, goldens included.
+func seeds(f *testing.F) []string {
+	f.Helper()
+	paths, err := filepath.Glob("testdata/*/*.txtar")
+	if err != nil {
+		f.Fatal(err)
+	}
+	texts := slices.Clone(cutCases)
+	for _, path := range paths {
+		ar, err := txtar.ParseFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		texts = append(texts, string(ar.Files[0].Data))
+	}
+	return texts
+}
+
 // FuzzSplit holds the cutter to BuildKit's parser, and the two forms to each
 // other, on any text.
 func FuzzSplit(f *testing.F) {
-	for _, text := range cutCases {
+	for _, text := range seeds(f) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -28,7 +50,7 @@ func FuzzSplit(f *testing.F) {
 
 // FuzzParseRecipe looks for panics and for problems without what a user needs.
 func FuzzParseRecipe(f *testing.F) {
-	for _, text := range cutCases {
+	for _, text := range seeds(f) {
 		f.Add(text, "RUN a\nb")
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
