@@ -36,7 +36,7 @@ func TestFlatten(t *testing.T) {
 		"cat /etc/passwd":            "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home/app:/bin/sh\n",
 		"test -e /.lehr/lehr-init":   "",
 		"test -e /etc/resolv.conf":   "",
-		"test -d /usr/bin && pwd":    "/root\n",
+		"test -d /usr/bin && pwd":    "/\n",
 		"test -e /opt && echo there": "there\n",
 	} {
 		if out, _ := sh(t, b, next, script); out != want {

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"io"
+	"path"
 	"strings"
 	"time"
 
@@ -121,22 +122,30 @@ func (h *Host) Environment(ctx context.Context, id lehr.SandboxID) ([]lehr.EnvVa
 
 // ReadFile streams a file of the sandbox to w.
 func (h *Host) ReadFile(ctx context.Context, f agent.File, w io.Writer) error {
-	return h.withFile(ctx, f, func(ctx context.Context, g Guest) error { return g.ReadFile(ctx, f, w) })
+	return h.withFile(ctx, f, func(ctx context.Context, g Guest, f agent.File) error { return g.ReadFile(ctx, f, w) })
 }
 
 // WriteFile creates or replaces a file of the sandbox from r.
 func (h *Host) WriteFile(ctx context.Context, f agent.File, r io.Reader) error {
-	return h.withFile(ctx, f, func(ctx context.Context, g Guest) error { return g.WriteFile(ctx, f, r) })
+	return h.withFile(ctx, f, func(ctx context.Context, g Guest, f agent.File) error { return g.WriteFile(ctx, f, r) })
 }
 
 // MakeDir makes a directory of the sandbox and its missing parents.
 func (h *Host) MakeDir(ctx context.Context, f agent.File) error {
-	return h.withFile(ctx, f, func(ctx context.Context, g Guest) error { return g.MakeDir(ctx, f) })
+	return h.withFile(ctx, f, func(ctx context.Context, g Guest, f agent.File) error { return g.MakeDir(ctx, f) })
 }
 
-func (h *Host) withFile(ctx context.Context, f agent.File, call func(context.Context, Guest) error) error {
+// withFile calls with the path made absolute.
+func (h *Host) withFile(ctx context.Context, f agent.File, call func(context.Context, Guest, agent.File) error) error {
 	if f.Path == "" || strings.ContainsRune(f.Path, 0) {
 		return errs.New(errs.Invalid, "the path is empty or has a NUL byte").WithField("path")
 	}
-	return h.withGuest(ctx, f.SandboxID, call)
+	s, err := h.lookup(f.SandboxID)
+	if err != nil {
+		return err
+	}
+	if !path.IsAbs(f.Path) {
+		f.Path = path.Join(s.rec.Workdir, f.Path) // never changes once it is recorded
+	}
+	return h.withGuest(ctx, f.SandboxID, func(ctx context.Context, g Guest) error { return call(ctx, g, f) })
 }

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -74,7 +75,7 @@ func checkCreate(r agent.CreateSandbox) error {
 func (h *Host) reserve(r agent.CreateSandbox) (*sandbox, error) {
 	s := newSandbox(record{
 		ID: r.ID, TeamID: r.TeamID, TemplateID: r.TemplateID, VersionID: r.VersionID, Fence: r.Fence,
-		Image: r.Image, Snapshot: r.Snapshot, Resources: r.Resources,
+		Image: r.Image, Snapshot: r.Snapshot, Resources: r.Resources, Workdir: cmp.Or(r.Config.Workdir, "/"),
 		Secret: rand.Text(), State: lehr.SandboxCreating, CreatedAt: h.clock.Now(), ExpiresAt: h.expiry(r.TTL),
 	})
 	s.turn <- struct{}{}
@@ -229,7 +230,7 @@ func (h *Host) identity(r agent.CreateSandbox) Identity {
 		env = append(env, lehr.EnvVar{Name: name, Value: r.Env[name]})
 	}
 	return Identity{
-		SandboxID: r.ID, Hostname: string(r.ID), Env: env, User: r.Config.User, Workdir: r.Config.Workdir,
+		SandboxID: r.ID, Hostname: string(r.ID), Env: env, User: r.Config.User, Workdir: cmp.Or(r.Config.Workdir, "/"),
 		ResolvConf: h.opt.ResolvConf,
 		Hosts:      "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + string(r.ID) + "\n",
 	}

@@ -44,7 +44,8 @@ type Images interface {
 }
 
 // Guest is what a host needs of a sandbox's guest daemon. The sandbox ids in
-// requests are the host's business; a Guest ignores them. Errors of commands
+// requests are the host's business, a Guest ignores them, and all paths of
+// files are absolute. Errors of commands
 // and files have the codes of the agent law; one that says only that the daemon
 // cannot be reached has kind Unavailable.
 type Guest interface {
@@ -67,7 +68,7 @@ type Identity struct {
 	Hostname   string
 	Env        []lehr.EnvVar // default environment, in order
 	User       string        // default user, "" is root
-	Workdir    string        // default directory, "" is the user's home
+	Workdir    string        // default directory
 	ResolvConf string        // content of /etc/resolv.conf, "": left as it is
 	Hosts      string        // content of /etc/hosts
 }

@@ -28,6 +28,7 @@ type record struct {
 	Image      lehr.Digest        `json:"image"`
 	Snapshot   lehr.Digest        `json:"snapshot,omitempty"`
 	Resources  lehr.Resources     `json:"resources"`
+	Workdir    string             `json:"workdir"` // relative paths of files begin here
 	Slot       engine.SlotID      `json:"slot,omitempty"`
 	Secret     string             `json:"secret"`
 	State      lehr.SandboxState  `json:"state"`
