@@ -20,19 +20,21 @@ func from(in *instructions.Stage) (Body, *Problem) {
 	return f, p
 }
 
-// checkFrom refuses a FROM that is not the first instruction but for ARG.
+// checkFrom refuses a FROM that is not the first instruction but for ARG, also
+// behind instructions that were refused themselves.
 func (r *reader) checkFrom() {
 	seen, others := false, false
-	for _, ins := range r.recipe.Instructions {
+	for _, c := range r.chunks {
+		isFrom := keywordOf(c.keyword()) == KeywordFrom
 		switch {
-		case ins.Keyword == KeywordFrom && seen:
+		case isFrom && seen:
 			r.fail(unsupported("multi_stage", "a second FROM: builds of several stages are not supported yet").
-				remedy("make a template of each stage and name it in the FROM of the next"), ins.Line, ins.EndLine)
-		case ins.Keyword == KeywordFrom && others:
-			r.fail(invalid("from_position", "FROM must be the first instruction, only ARG may precede it"), ins.Line, ins.EndLine)
+				remedy("make a template of each stage and name it in the FROM of the next"), c.line, c.endLine)
+		case isFrom && others:
+			r.fail(invalid("from_position", "FROM must be the first instruction, only ARG may precede it"), c.line, c.endLine)
 		}
-		seen = seen || ins.Keyword == KeywordFrom
-		others = others || ins.Keyword != KeywordArg
+		seen = seen || isFrom
+		others = others || keywordOf(c.keyword()) != KeywordArg
 	}
 }
 

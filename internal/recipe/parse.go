@@ -84,6 +84,7 @@ func checkCount(n int) *Problem {
 // reader collects instructions, warnings and problems.
 type reader struct {
 	recipe   Recipe
+	chunks   []chunk // all of them, refused ones too
 	problems Problems
 }
 
@@ -136,6 +137,7 @@ func takesScript(word string) bool {
 // chunk reads one instruction; script is what follows its first logical line
 // and heredocs in the array form.
 func (r *reader) chunk(c chunk, script string) {
+	r.chunks = append(r.chunks, c)
 	ins, warnings, p := parseChunk(c, script)
 	if p != nil {
 		if p.Code == codeSyntax && p.Remedy == "" && usage(keywordOf(c.keyword())) != "" {
