@@ -1,12 +1,16 @@
 // Package sandbox is the sandbox service: it creates sandboxes from templates,
 // runs commands in them, ends them by request or time-to-live, and keeps the
 // record in step with what their hosts report.
+//
+// The store's record says what a caller may rely on; a host may know more or
+// less for a moment. Sandboxes of builds are the build service's own and are
+// left alone here.
 package sandbox
 
 import (
 	"context"
-	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/lehr-dev/lehr/internal/agent"
@@ -30,10 +34,11 @@ type HostClientPool interface {
 	GetForHost(host lehr.HostID) (agent.Agent, error)
 }
 
-// Bases makes sure that the platform's own bases exist.
+// Bases makes the platform's own bases where they are missing.
 type Bases interface {
-	// Minimal waits for the platform template "minimal" and returns it.
-	Minimal(ctx context.Context) (lehr.Tagged, error)
+	// Minimal returns the version of the platform template "minimal" whose image
+	// is on the host of a, which makes it first where it has none.
+	Minimal(ctx context.Context, a agent.Agent) (lehr.Tagged, error)
 }
 
 // Options are the parts a Service works with.
@@ -52,60 +57,45 @@ type Options struct {
 type Timing struct {
 	Expire    time.Duration // between looks for expired sandboxes
 	Reconnect time.Duration // between tries to watch a host
+	Creating  time.Duration // after which an unfinished creation is an orphan
 	Keep      time.Duration // how long records of ended sandboxes are kept
+	Forget    time.Duration // between deletions of old records
 	RowClean  time.Duration // limit of clean-up writes to the store
 	HostClean time.Duration // limit of clean-up calls to a host
 }
 
-// DefaultTiming is what DESIGN promises.
+// DefaultTiming is what the documentation promises.
 var DefaultTiming = Timing{
-	Expire: time.Second, Reconnect: time.Second, Keep: 24 * time.Hour,
-	RowClean: 10 * time.Second, HostClean: 30 * time.Second,
+	Expire: time.Second, Reconnect: time.Second, Creating: 2 * time.Minute,
+	Keep: 24 * time.Hour, Forget: time.Hour, RowClean: 10 * time.Second, HostClean: 30 * time.Second,
 }
 
 // Service is the sandbox service. It is safe for concurrent use.
 type Service struct {
 	o Options
+
+	mu      sync.Mutex
+	pending map[lehr.SandboxID]struct{} // creations that this process works on
 }
 
 // New returns a service on o. It starts nothing; Run keeps the record.
-func New(o Options) *Service { return &Service{o: o} }
-
-// CreateParams is a request for a sandbox; nil resources are the template's.
-type CreateParams struct {
-	TeamID   lehr.TeamID
-	Template string // NAME, NAME:TAG, TEAM/NAME:TAG
-	VCPUs    *int32
-	MemoryMB *int32
-	DiskMB   *int32
-	Env      map[string]string
-	TTL      time.Duration // 0: none
-}
-
-// ExecParams is one command in a sandbox.
-type ExecParams struct {
-	TeamID    lehr.TeamID // empty: any team
-	SandboxID lehr.SandboxID
-	Args      []string // empty: the template's default start command
-	Env       map[string]string
-	User      string
-	Workdir   string
-	Timeout   time.Duration // 0: none
-	Stdin     []byte        // at most 1 MiB
-}
-
-// FileParams names a file of a sandbox.
-type FileParams struct {
-	TeamID    lehr.TeamID // empty: any team
-	SandboxID lehr.SandboxID
-	User      string
-	Path      string
-}
-
-// Create answers when a command can run in the new sandbox. Nothing is left
-// when it fails but a record that says so.
-func (s *Service) Create(ctx context.Context, p CreateParams) (lehr.Sandbox, error) {
-	return lehr.Sandbox{}, errs.New(errs.Unsupported, "not built yet")
+func New(o Options) *Service {
+	if o.Clock == nil {
+		o.Clock = clock.Real()
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	t, d := &o.Timing, DefaultTiming
+	for _, f := range []struct{ field, value *time.Duration }{
+		{&t.Expire, &d.Expire}, {&t.Reconnect, &d.Reconnect}, {&t.Creating, &d.Creating}, {&t.Keep, &d.Keep},
+		{&t.Forget, &d.Forget}, {&t.RowClean, &d.RowClean}, {&t.HostClean, &d.HostClean},
+	} {
+		if *f.field <= 0 {
+			*f.field = *f.value
+		}
+	}
+	return &Service{o: o, pending: map[lehr.SandboxID]struct{}{}}
 }
 
 // Get returns a sandbox. An empty team means any.
@@ -119,43 +109,135 @@ func (s *Service) List(ctx context.Context, q store.ListSandboxes) ([]lehr.Sandb
 }
 
 // Kill ends a sandbox and everything of it. Killing an ended one is no error.
+// Where its host cannot be reached now the record says killed all the same, and
+// the host is told when it is back.
 func (s *Service) Kill(ctx context.Context, team lehr.TeamID, id lehr.SandboxID) (lehr.Sandbox, error) {
-	return lehr.Sandbox{}, errs.New(errs.Unsupported, "not built yet")
+	box, err := s.Get(ctx, team, id)
+	if err != nil || !box.State.Live() {
+		return box, err
+	}
+	return s.end(ctx, box, lehr.SandboxKilled, lehr.ReasonUser)
+}
+
+// end records the end of a sandbox, then takes it away from its host. Whoever
+// recorded another end first has the last word.
+func (s *Service) end(ctx context.Context, box lehr.Sandbox, to lehr.SandboxState, reason lehr.SandboxReason) (lehr.Sandbox, error) {
+	row, cancel := s.rowContext(ctx)
+	defer cancel()
+	ended, err := s.o.Store.Sandboxes().Move(row, box.ID, to, reason)
+	if errs.IsKind(err, errs.Conflict) {
+		return s.Get(row, "", box.ID)
+	}
+	if err != nil {
+		return lehr.Sandbox{}, err
+	}
+	if err := s.destroy(ctx, box.HostID, box.ID); err != nil {
+		s.o.Log.Warn("an ended sandbox is still on its host", "sandbox", box.ID, "host", box.HostID, "error", err)
+	}
+	return ended, nil
+}
+
+// destroy takes a sandbox away from its host, whatever became of ctx.
+func (s *Service) destroy(ctx context.Context, hostID lehr.HostID, id lehr.SandboxID) error {
+	host, err := s.o.Pool.GetForHost(hostID)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.Timing.HostClean)
+	defer cancel()
+	return host.DestroySandbox(ctx, id)
+}
+
+func (s *Service) rowContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), s.o.Timing.RowClean)
 }
 
 // SetTimeout sets the time-to-live of a live sandbox counted from now; 0
 // removes it.
 func (s *Service) SetTimeout(ctx context.Context, team lehr.TeamID, id lehr.SandboxID, ttl time.Duration) (lehr.Sandbox, error) {
-	return lehr.Sandbox{}, errs.New(errs.Unsupported, "not built yet")
+	if err := checkTTL(ttl); err != nil {
+		return lehr.Sandbox{}, err
+	}
+	_, host, err := s.reach(ctx, team, id)
+	if err != nil {
+		return lehr.Sandbox{}, err
+	}
+	if err := host.RenewSandbox(ctx, id, ttl); err != nil {
+		return lehr.Sandbox{}, err
+	}
+	return s.o.Store.Sandboxes().SetExpiry(ctx, id, ttl)
 }
 
-// Pause freezes a running sandbox.
+// Pause freezes a running sandbox. Pausing a paused one is no error.
 func (s *Service) Pause(ctx context.Context, team lehr.TeamID, id lehr.SandboxID) (lehr.Sandbox, error) {
-	return lehr.Sandbox{}, errs.New(errs.Unsupported, "not built yet")
+	return s.swap(ctx, team, id, swap{
+		via: lehr.SandboxPausing, to: lehr.SandboxPaused, back: lehr.SandboxRunning,
+		call: agent.Agent.PauseSandbox,
+	})
 }
 
-// Resume lets a paused sandbox go on.
+// Resume lets a paused sandbox go on. Resuming a running one is no error.
 func (s *Service) Resume(ctx context.Context, team lehr.TeamID, id lehr.SandboxID) (lehr.Sandbox, error) {
-	return lehr.Sandbox{}, errs.New(errs.Unsupported, "not built yet")
+	return s.swap(ctx, team, id, swap{
+		via: lehr.SandboxResuming, to: lehr.SandboxRunning, back: lehr.SandboxPaused,
+		call: agent.Agent.ResumeSandbox,
+	})
 }
 
-// Exec runs a command and streams its output to out as it arrives; out's error
-// ends it. The exit is data. The end of ctx kills the command.
-func (s *Service) Exec(ctx context.Context, p ExecParams, out agent.Output) (agent.Exit, error) {
-	return agent.Exit{}, errs.New(errs.Unsupported, "not built yet")
+// swap is a move to another live state, by way of one that says so.
+type swap struct {
+	via, to, back lehr.SandboxState
+	call          func(agent.Agent, context.Context, lehr.SandboxID) error
 }
 
-// ReadFile streams a file out of a sandbox.
-func (s *Service) ReadFile(ctx context.Context, f FileParams, w io.Writer) error {
-	return errs.New(errs.Unsupported, "not built yet")
+func (s *Service) swap(ctx context.Context, team lehr.TeamID, id lehr.SandboxID, w swap) (lehr.Sandbox, error) {
+	box, host, err := s.reach(ctx, team, id)
+	if err != nil || box.State == w.to {
+		return box, err
+	}
+	boxes := s.o.Store.Sandboxes()
+	if _, err := boxes.Move(ctx, id, w.via, ""); err != nil {
+		return lehr.Sandbox{}, err
+	}
+	callErr := w.call(host, ctx, id)
+	row, cancel := s.rowContext(ctx)
+	defer cancel()
+	to := w.to
+	if callErr != nil {
+		to = w.back
+	}
+	moved, err := boxes.Move(row, id, to, "")
+	if callErr != nil {
+		return lehr.Sandbox{}, callErr
+	}
+	if errs.IsKind(err, errs.Conflict) { // the host's own report was faster, or it ended
+		moved, err = s.Get(row, team, id)
+		if err == nil && moved.State != w.to {
+			err = endedError(moved)
+		}
+	}
+	return moved, err
 }
 
-// WriteFile streams a file into a sandbox; missing parents are made.
-func (s *Service) WriteFile(ctx context.Context, f FileParams, r io.Reader) error {
-	return errs.New(errs.Unsupported, "not built yet")
+// reach returns a live sandbox and its host.
+func (s *Service) reach(ctx context.Context, team lehr.TeamID, id lehr.SandboxID) (lehr.Sandbox, agent.Agent, error) {
+	box, err := s.Get(ctx, team, id)
+	if err != nil {
+		return lehr.Sandbox{}, nil, err
+	}
+	if !box.State.Live() {
+		return box, nil, endedError(box)
+	}
+	host, err := s.o.Pool.GetForHost(box.HostID)
+	return box, host, err
 }
 
-// Run watches the hosts and ends expired sandboxes until ctx ends.
-func (s *Service) Run(ctx context.Context) error {
-	return errs.New(errs.Unsupported, "not built yet")
+// endedError names how a sandbox ended.
+func endedError(box lehr.Sandbox) error {
+	how := string(box.State)
+	if box.Reason != "" {
+		how += " (" + string(box.Reason) + ")"
+	}
+	return errs.New(errs.Conflict, "sandbox %s is %s", box.ID, how).WithCode("sandbox_ended").
+		WithRemedy("create another one")
 }
