@@ -43,7 +43,9 @@ func TestUserFaultsFailTheBuildOnce(t *testing.T) {
 		{"time limit", func(*world) agenttest.Script { return runs(time.Hour) }, CodeStepTimeout, "recipe step 1 failed: it exceeded its time limit of 10m0s"},
 		{"out of memory", func(w *world) agenttest.Script { return ends(w, lehr.ReasonOOM) }, CodeOOM, "recipe step 1 failed: out of memory: the sandbox exceeded its 512 MB"},
 		{"too many processes", func(w *world) agenttest.Script { return ends(w, lehr.ReasonPids) }, CodePids, "recipe step 1 failed: too many processes in the sandbox"},
-		{"fork refused", func(*world) agenttest.Script { return exits(2, "", "sh: 1: Cannot fork: Resource temporarily unavailable\n") }, CodePids, ""},
+		{"fork refused", func(*world) agenttest.Script {
+			return exits(2, "", "sh: 1: Cannot fork: Resource temporarily unavailable\n")
+		}, CodePids, ""},
 		{"guest daemon ended", func(w *world) agenttest.Script { return ends(w, lehr.ReasonGuestLost) }, CodeGuestLost, ""},
 		{"disk full by its text", func(*world) agenttest.Script { return exits(1, "", "cp: No space left on device\n") }, CodeDiskFull, ""},
 		{"no shell", func(*world) agenttest.Script { return refuses("command_not_found") }, CodeStepFailed, "recipe step 1 failed: x: command_not_found"},

@@ -159,6 +159,8 @@ func (a *attempt) exec(ctx context.Context, e agent.Exec, out *stepOutput) (agen
 // judge turns an exit that is no success into the user's fault.
 func (r *stepRun) judge(ctx context.Context, exit agent.Exit) error {
 	switch {
+	case exit.TimedOut && r.step.Timeout >= r.a.buildLimit():
+		return errBuildTimeout // the step has no limit of its own
 	case exit.TimedOut:
 		return userFault(ctx, r.at, CodeStepTimeout, fmt.Sprintf("it exceeded its time limit of %v", r.step.Timeout))
 	case exit.Code == 0:
