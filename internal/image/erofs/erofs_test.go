@@ -64,7 +64,7 @@ func everything(t *testing.T) *Node {
 	for _, entries := range []int{1, 100, 249, 250, 251, 252, 253, 254, 255, 256, 257, 5000} {
 		many := make(map[string]*Node, entries)
 		for k := range entries {
-			many[fmt.Sprintf("%04d", k)] = link("x")
+			many[fmt.Sprintf("%04d", k)] = special(t, unix.S_IFIFO|0o600, 0, 0)
 		}
 		children[fmt.Sprintf("dir%d", entries)] = dir(0o755, many)
 	}
@@ -108,7 +108,7 @@ func TestWriteIsReadBackAndTheSame(t *testing.T) {
 
 func TestRandomTreesAreReadBack(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(40) {
+	for seed := range uint64(15) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		write(t, randomDir(rng, 0))
 	}
