@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lehr-dev/lehr/internal/guest/account"
 	"github.com/lehr-dev/lehr/internal/guest/guestd"
 	"github.com/lehr-dev/lehr/internal/guest/initd"
 	"github.com/lehr-dev/lehr/internal/guest/process"
@@ -39,7 +40,8 @@ func run(log *slog.Logger) error {
 		return err
 	}
 	defer initd.KeepAlive()()
-	secret := os.Getenv(wire.EnvOperatorSHA256)
+	secret := initd.OpenSecret(wire.EnvOperatorSHA256, os.Getenv(wire.EnvOperatorSHA256), "")
+	defer secret.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	reaper := initd.NewReaper()
@@ -52,7 +54,7 @@ func run(log *slog.Logger) error {
 	}
 	server := guestd.New(guestd.Options{
 		Version: version(), Processes: processes, System: initd.NewHost(),
-		Secret: initd.Secret{Name: wire.EnvOperatorSHA256, Value: secret}, Log: log,
+		Secret: secret, Users: account.NewDatabase("/etc/passwd", "/etc/group"), Log: log,
 	})
 	err = server.Serve(ctx, listener)
 	closing, done := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)

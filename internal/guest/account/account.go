@@ -5,21 +5,13 @@
 package account
 
 import (
-	"bufio"
-	"bytes"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/lehr-dev/lehr/internal/errs"
 )
-
-// maxFile bounds what is read of /etc/passwd and /etc/group.
-const maxFile = 1 << 20
 
 // User is a resolved user.
 type User struct {
@@ -31,34 +23,23 @@ type User struct {
 	Shell  string   // "/bin/sh" where none is known
 }
 
-// Files names the user database; the zero value stands for /etc/passwd and
-// /etc/group.
-type Files struct {
-	Passwd string
-	Group  string
+// Database is the sandbox's user database. It is safe for concurrent use.
+type Database struct {
+	passwd, group *cachedFile
 }
 
-func (f Files) passwd() string {
-	if f.Passwd == "" {
-		return "/etc/passwd"
-	}
-	return f.Passwd
-}
-
-func (f Files) group() string {
-	if f.Group == "" {
-		return "/etc/group"
-	}
-	return f.Group
+// NewDatabase returns the database in the files passwd and group.
+func NewDatabase(passwd, group string) *Database {
+	return &Database{passwd: &cachedFile{path: passwd, fields: 7}, group: &cachedFile{path: group, fields: 4}}
 }
 
 // Resolve finds the user named by spec: "name", "uid", "name:group" or
 // "uid:gid", names and numbers mixed at will. A number needs no entry; it then
 // has group 0 and home "/". An explicit group is the only group. Errors:
 // Invalid with code "user_unknown".
-func (f Files) Resolve(spec string) (User, error) {
+func (d *Database) Resolve(spec string) (User, error) {
 	name, group, explicit := strings.Cut(spec, ":")
-	u, found := f.lookup(name)
+	u, found := d.lookup(name)
 	if !found {
 		id, err := parseID(name)
 		if err != nil {
@@ -67,10 +48,10 @@ func (f Files) Resolve(spec string) (User, error) {
 		u = User{Name: name, UID: id, Home: "/", Shell: "/bin/sh"}
 	}
 	if !explicit {
-		u.Groups = f.groupsOf(u)
+		u.Groups = d.groupsOf(u)
 		return u, nil
 	}
-	gid, err := f.resolveGroup(group)
+	gid, err := d.resolveGroup(group)
 	if err != nil {
 		return User{}, unknown(spec)
 	}
@@ -79,8 +60,8 @@ func (f Files) Resolve(spec string) (User, error) {
 }
 
 // Names returns the names of users and groups as they are now.
-func (f Files) Names() Names {
-	return Names{users: namesByID(f.passwd(), 7), groups: namesByID(f.group(), 4)}
+func (d *Database) Names() Names {
+	return Names{users: d.passwd.namesByID(), groups: d.group.namesByID()}
 }
 
 // Names translates numbers to names.
@@ -102,22 +83,12 @@ func nameOr(names map[string]string, id uint32) string {
 	return number
 }
 
-func namesByID(path string, fields int) map[string]string {
-	names := map[string]string{}
-	for e := range entries(path, fields) {
-		if _, ok := names[e[2]]; !ok {
-			names[e[2]] = e[0]
-		}
-	}
-	return names
-}
-
 // IsHomeOfOther reports whether dir is the home of a user other than u.
-func (f Files) IsHomeOfOther(dir string, u User) bool {
+func (d *Database) IsHomeOfOther(dir string, u User) bool {
 	if dir == "/" || dir == u.Home {
 		return false
 	}
-	for e := range entries(f.passwd(), 7) {
+	for _, e := range d.passwd.entries() {
 		if e[5] == dir && e[0] != u.Name {
 			return true
 		}
@@ -126,11 +97,11 @@ func (f Files) IsHomeOfOther(dir string, u User) bool {
 }
 
 // lookup finds a passwd entry by name, then by number.
-func (f Files) lookup(name string) (User, bool) {
+func (d *Database) lookup(name string) (User, bool) {
 	id, notNumber := parseID(name)
 	var byID User
 	var found bool
-	for e := range entries(f.passwd(), 7) {
+	for _, e := range d.passwd.entries() {
 		u, err := userFrom(e)
 		if err != nil {
 			continue
@@ -165,9 +136,9 @@ func userFrom(e []string) (User, error) {
 }
 
 // groupsOf returns u's own group and those that list it as a member.
-func (f Files) groupsOf(u User) []uint32 {
+func (d *Database) groupsOf(u User) []uint32 {
 	groups := []uint32{u.GID}
-	for e := range entries(f.group(), 4) {
+	for _, e := range d.group.entries() {
 		if !slices.Contains(strings.Split(e[3], ","), u.Name) {
 			continue
 		}
@@ -182,8 +153,8 @@ func (f Files) groupsOf(u User) []uint32 {
 // maxGroups is Linux's NGROUPS_MAX.
 const maxGroups = 65536
 
-func (f Files) resolveGroup(name string) (uint32, error) {
-	for e := range entries(f.group(), 4) {
+func (d *Database) resolveGroup(name string) (uint32, error) {
+	for _, e := range d.group.entries() {
 		if e[0] == name {
 			return parseID(e[2])
 		}
@@ -208,44 +179,4 @@ func unknown(spec string) error {
 	return errs.New(errs.Invalid, "invalid username: '%s'", spec).
 		WithCode("user_unknown").WithField("user").
 		WithRemedy("name a user of /etc/passwd in the sandbox, or a number")
-}
-
-// entries yields the colon-separated lines of a database with at least fields
-// fields. An unreadable file has none.
-func entries(path string, fields int) func(yield func([]string) bool) {
-	return func(yield func([]string) bool) {
-		data, err := readRegular(path)
-		if err != nil {
-			return
-		}
-		lines := bufio.NewScanner(bytes.NewReader(data))
-		lines.Buffer(nil, maxFile)
-		for lines.Scan() {
-			e := strings.Split(lines.Text(), ":")
-			if len(e) < fields || e[0] == "" {
-				continue
-			}
-			if !yield(e) {
-				return
-			}
-		}
-	}
-}
-
-// readRegular reads a bounded regular file; a FIFO or device in its place
-// neither blocks nor feeds us.
-func readRegular(path string) ([]byte, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, syscall.EINVAL
-	}
-	return io.ReadAll(io.LimitReader(file, maxFile))
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -34,16 +35,44 @@ bad:x:y:al
 `
 )
 
-func database(t *testing.T) Files {
+func database(t *testing.T) *Database {
 	t.Helper()
 	dir := t.TempDir()
-	f := Files{Passwd: filepath.Join(dir, "passwd"), Group: filepath.Join(dir, "group")}
-	for path, content := range map[string]string{f.Passwd: passwd, f.Group: group} {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
+	for name, content := range map[string]string{"passwd": passwd, "group": group} {
+		write(t, filepath.Join(dir, name), content)
+	}
+	return NewDatabase(filepath.Join(dir, "passwd"), filepath.Join(dir, "group"))
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A changed file counts at once, an unchanged one is not read again.
+func TestDatabaseChanges(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "passwd")
+	d := NewDatabase(path, path)
+	hour := time.Now().Add(-time.Hour)
+	for i, line := range []string{"al:x:1:1::/a:/bin/sh\n", "al:x:2:2::/a:/bin/sh\n", "al:x:3:3::/aa:/bin/sh\n"} {
+		write(t, path, line)
+		if i == 2 { // an old file of another size
+			if err := os.Chtimes(path, hour, hour); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			if u, err := d.Resolve("al"); err != nil || u.UID != uint32(i+1) {
+				t.Errorf("Resolve(al) = %+v, %v, want user %d", u, err, i+1)
+			}
 		}
 	}
-	return f
+	if d.passwd.version == (version{}) {
+		t.Error("a settled file is read anew every time")
+	}
 }
 
 func TestResolve(t *testing.T) {
@@ -99,7 +128,7 @@ func TestResolveWithoutDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{fifo, dir, "/dev/zero", filepath.Join(dir, "absent")} {
-		f := Files{Passwd: path, Group: path}
+		f := NewDatabase(path, path)
 		if u, err := f.Resolve("0"); err != nil || u.UID != 0 || u.Home != "/" {
 			t.Errorf("Resolve(0) with %s = %+v, %v; want user 0", path, u, err)
 		}
@@ -115,10 +144,8 @@ func FuzzResolve(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, spec, database string) {
 		path := filepath.Join(t.TempDir(), "db")
-		if err := os.WriteFile(path, []byte(database), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		u, err := (Files{Passwd: path, Group: path}).Resolve(spec)
+		write(t, path, database)
+		u, err := NewDatabase(path, path).Resolve(spec)
 		if err != nil {
 			return
 		}

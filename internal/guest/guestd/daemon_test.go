@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lehr-dev/lehr/internal/guest/account"
 	"github.com/lehr-dev/lehr/internal/guest/guestclient"
 	"github.com/lehr-dev/lehr/internal/guest/guestd"
 	"github.com/lehr-dev/lehr/internal/guest/initd"
@@ -72,11 +73,12 @@ func newDaemon(t *testing.T) *daemon {
 	}
 	d.operator(t, secret)
 	ctx, cancel := context.WithCancel(context.Background())
+	operator := initd.OpenSecret(wire.EnvOperatorSHA256, "", d.spec)
 	reaper := initd.NewReaper()
 	supervisor := process.NewSupervisor(reaper)
 	server := guestd.New(guestd.Options{
 		Version: "v1.2.3", Processes: supervisor, System: d.system, Log: slog.New(slog.DiscardHandler),
-		Secret: initd.Secret{Name: wire.EnvOperatorSHA256, SpecFile: d.spec},
+		Secret: operator, Users: account.NewDatabase("/etc/passwd", "/etc/group"),
 	})
 	var work sync.WaitGroup
 	work.Go(func() { reaper.Run(ctx) })
@@ -94,6 +96,7 @@ func newDaemon(t *testing.T) *daemon {
 		}
 		cancel()
 		work.Wait()
+		must(t, operator.Close())
 		d.client.Close()
 	})
 	return d

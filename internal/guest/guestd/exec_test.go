@@ -109,11 +109,14 @@ func TestExecCannotRun(t *testing.T) {
 	must(t, os.WriteFile(plain, []byte("echo"), 0o644))
 	binary := filepath.Join(dir, "binary")
 	must(t, os.WriteFile(binary, []byte{1, 2, 3, 4}, 0o755))
+	script := filepath.Join(dir, "script")
+	must(t, os.WriteFile(script, []byte("#!/no/such/interpreter\n"), 0o755))
 	tests := []struct {
 		name string
 		req  guestclient.ExecRequest
 		code string
 	}{
+		{"interpreter", guestclient.ExecRequest{Cmd: []string{script}}, "command_not_executable"},
 		{"nothing", guestclient.ExecRequest{}, "command_not_found"},
 		{"empty", guestclient.ExecRequest{Cmd: []string{""}}, "command_not_found"},
 		{"name", guestclient.ExecRequest{Cmd: []string{"no-such-program"}}, "command_not_found"},
@@ -192,7 +195,7 @@ func TestExecCancelKills(t *testing.T) {
 	alive := filepath.Join(t.TempDir(), "alive")
 	must(t, mkfifo(alive))
 	// The child holds the FIFO open for writing until it dies.
-	req := sh("setsid sh -c 'exec sleep 1000' > " + alive + " & echo ready; wait")
+	req := sh("setsid sh -c 'echo ready >&2; exec sleep 1000' > " + alive + " & wait")
 	opened := make(chan *os.File, 1)
 	go func() {
 		f, err := os.Open(alive)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lehr-dev/lehr/internal/guest/initd"
 	"github.com/lehr-dev/lehr/internal/guest/wire"
 )
 
@@ -83,7 +84,7 @@ func FuzzSignature(f *testing.F) {
 		if strings.ContainsAny(query, " #\x00\r\n") {
 			return
 		}
-		s := New(Options{})
+		s := New(Options{Secret: initd.OpenSecret("X", "", "/nowhere")})
 		r := httptest.NewRequest(http.MethodGet, "/files", nil)
 		r.URL.RawQuery = query
 		if err := s.checkSignature(r, time.Unix(0, 0)); err == nil {

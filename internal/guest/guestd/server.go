@@ -39,8 +39,8 @@ type Options struct {
 	Version   string              // on /health
 	Processes *process.Supervisor // closed by the caller
 	System    system
-	Secret    initd.Secret  // who is operator
-	Users     account.Files // zero: those of /etc
+	Secret    *initd.Secret // who is operator; closed by the caller
+	Users     *account.Database
 	Log       *slog.Logger
 }
 

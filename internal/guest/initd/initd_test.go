@@ -21,7 +21,7 @@ func TestSecret(t *testing.T) {
 		return hex.EncodeToString(d[:])
 	}
 	spec := filepath.Join(t.TempDir(), "spec")
-	s := Secret{Name: "OP", Value: sum("old"), SpecFile: spec}
+	s := OpenSecret("OP", sum("old"), spec)
 	check := func(state string, want map[string]bool) {
 		t.Helper()
 		for secret, ok := range want {
@@ -37,6 +37,9 @@ func TestSecret(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	write("")
+	s = OpenSecret("OP", sum("old"), spec)
+	defer s.Close()
 	write("XOP=" + sum("x") + "\x00OP=" + sum("new") + "\x00OP=" + sum("later") + "\x00")
 	check("with the file", map[string]bool{"old": false, "new": true, "later": false, "x": false})
 	for _, content := range []string{"", "OP=", "OP=12\x00", "OP=" + sum("") + "\x00", strings.Repeat("\x00", 100)} {

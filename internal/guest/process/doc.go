@@ -4,7 +4,7 @@
 // its output and may go and come back. Output is handed on as it arrives and
 // bounded at every point:
 //
-//   - While somebody is subscribed, a full queue (64 KiB) stops the reading of
+//   - While somebody is subscribed, a full queue (128 KiB) stops the reading of
 //     the pipe and so, in time, the process itself: back-pressure, no loss.
 //   - While nobody is, the process is never blocked: the newest 64 KiB are kept
 //     and handed to the next subscriber, once; older output is dropped.

@@ -17,8 +17,9 @@ const (
 
 // Sizes of the output path, in bytes.
 const (
-	readSize  = 32 << 10 // one read, and the most one Chunk holds
-	queueSize = 64 << 10 // what waits for one subscriber, or for the next one
+	readSize    = 64 << 10     // one read, and the most one Chunk holds; a pipe's usual size
+	queueSize   = 2 * readSize // what waits for one subscriber
+	backlogSize = 64 << 10     // what is kept for the next
 )
 
 // Chunk is a piece of output.
@@ -118,7 +119,7 @@ func (h *hub) publish(stream Stream, data []byte) {
 	}
 	if len(h.subs) == 0 {
 		h.backlog.add(stream, data)
-		h.backlog.trim(queueSize)
+		h.backlog.trim(backlogSize)
 		return
 	}
 	for s := range h.subs {
@@ -196,6 +197,7 @@ func (s *Subscription) Close() {
 	delete(s.hub.subs, s)
 	if len(s.hub.subs) == 0 {
 		s.hub.backlog = s.queue
+		s.hub.backlog.trim(backlogSize)
 	}
 	s.queue = queue{}
 	s.hub.room.Broadcast()

@@ -39,8 +39,8 @@ func TestBacklog(t *testing.T) {
 	h.publish(Stderr, []byte("last"))
 	first, second := h.subscribe(), h.subscribe()
 	h.close()
-	if got := drain(t, first); len(got) != queueSize || got[len(got)-4:] != "last" {
-		t.Errorf("the first subscriber got %d bytes ending in %q, want the newest %d", len(got), got[len(got)-4:], queueSize)
+	if got := drain(t, first); len(got) != backlogSize || got[len(got)-4:] != "last" {
+		t.Errorf("the first subscriber got %d bytes ending in %q, want the newest %d", len(got), got[len(got)-4:], backlogSize)
 	}
 	if got := drain(t, second); got != "" {
 		t.Errorf("the second subscriber got %d bytes, want none", len(got))

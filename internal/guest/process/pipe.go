@@ -2,7 +2,9 @@ package process
 
 import (
 	"errors"
+	"io"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +38,56 @@ func pipe(oursReads bool) (ours, theirs *os.File, err error) {
 	return os.NewFile(uintptr(our), "pipe"), os.NewFile(uintptr(their), "pipe"), nil
 }
 
+// buffers lends the memory reads go to. A reader holds one only while there is
+// something to read, so that an idle process costs none.
+type buffers struct {
+	pool sync.Pool
+}
+
+func newBuffers() *buffers {
+	return &buffers{pool: sync.Pool{New: func() any { return new([readSize]byte) }}}
+}
+
+// read waits until file has something to read, hands it to publish, and returns
+// how much it was. It returns io.EOF when the pipe's writers have closed it.
+func (b *buffers) read(file *os.File, publish func([]byte)) (n int, err error) {
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var buf *[readSize]byte
+	var failure error
+	err = conn.Read(func(fd uintptr) (done bool) {
+		buf = b.pool.Get().(*[readSize]byte)
+		if n, failure = readOnce(int(fd), buf[:]); failure == unix.EAGAIN {
+			b.pool.Put(buf)
+			buf = nil
+			return false
+		}
+		return true
+	})
+	if buf == nil {
+		return 0, err
+	}
+	defer b.pool.Put(buf)
+	switch {
+	case failure != nil:
+		return 0, failure
+	case n == 0:
+		return 0, io.EOF
+	}
+	publish(buf[:n])
+	return n, nil
+}
+
+func readOnce(fd int, buf []byte) (n int, err error) {
+	n, err = unix.Read(fd, buf)
+	for err == unix.EINTR {
+		n, err = unix.Read(fd, buf)
+	}
+	return n, err
+}
+
 // pump moves the output of one pipe to publish until it is complete. ended is
 // closed, and the pipe's read deadline set, when the process has ended. pump
 // reports whether the pipe has been closed by its writers.
@@ -43,14 +95,10 @@ func pipe(oursReads bool) (ours, theirs *os.File, err error) {
 // What the process itself wrote is in the pipe by then; it is read whole,
 // however slowly publish takes it. Only what others may still write is subject
 // to silence and patience.
-func pump(file *os.File, ended <-chan struct{}, publish func([]byte)) (closed bool) {
-	buf := make([]byte, readSize)
+func (b *buffers) pump(file *os.File, ended <-chan struct{}, publish func([]byte)) (closed bool) {
 	var late *lateReader
 	for {
-		n, err := file.Read(buf)
-		if n > 0 {
-			publish(buf[:n])
-		}
+		n, err := b.read(file, publish)
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return true
 		}
@@ -101,14 +149,13 @@ func unread(file *os.File) int {
 
 // discard reads a pipe until its writers have closed it, so that they are
 // neither blocked nor killed for writing, and closes it.
-func discard(file *os.File) {
+func (b *buffers) discard(file *os.File) {
 	defer file.Close()
 	if file.SetReadDeadline(time.Time{}) != nil {
 		return
 	}
-	buf := make([]byte, 4<<10)
 	for {
-		if _, err := file.Read(buf); err != nil {
+		if _, err := b.read(file, func([]byte) {}); err != nil {
 			return
 		}
 	}

@@ -75,16 +75,42 @@ func (s *stdio) closeOurs() {
 	}
 }
 
-// prepare checks the directory and finds the program, as the user.
-func prepare(spec Spec) (path string, err error) {
+// program finds what to run. A command given as a path is taken at its word:
+// looks before the leap cost as much as the leap.
+func program(spec Spec) (path string, err error) {
+	switch {
+	case spec.Command == "":
+		return "", errs.New(errs.Invalid, "no command was given").WithCode("command_not_found").WithField("cmd")
+	case strings.Contains(spec.Command, "/"):
+		return from(spec.Dir, spec.Command), nil
+	}
 	err = spec.User.Do(func() error {
-		if err := checkDir(spec.Dir); err != nil {
-			return err
-		}
-		path, err = findProgram(spec)
+		path, err = search(spec)
 		return err
 	})
-	return path, err
+	if err != nil {
+		return "", diagnose(spec, spec.Command, err)
+	}
+	return path, nil
+}
+
+// diagnose finds out, as the user, why path could not be started: the kernel
+// has one error for a missing directory, program or interpreter.
+func diagnose(spec Spec, path string, cause error) error {
+	exists := false
+	err := spec.User.Do(func() error {
+		_, absent := os.Lstat(path)
+		exists = absent == nil
+		return checkDir(spec.Dir)
+	})
+	if err != nil {
+		return err
+	}
+	if exists && errors.Is(cause, os.ErrNotExist) {
+		return errs.New(errs.Invalid, "%s: cannot execute: its interpreter does not exist", spec.Command).
+			WithCode("command_not_executable").WithField("cmd")
+	}
+	return startError(spec.Command, cause)
 }
 
 func checkDir(dir string) error {
@@ -105,21 +131,10 @@ func dirError(format, dir string) error {
 	return errs.New(errs.Invalid, format, dir).WithCode("workdir_missing").WithField("cwd")
 }
 
-// findProgram resolves spec.Command: a name with a slash as a path from the
-// directory, any other through PATH. Like a shell it goes on past what it may
-// not run, and then reports that rather than "not found".
-func findProgram(spec Spec) (string, error) {
-	if spec.Command == "" {
-		return "", errs.New(errs.Invalid, "no command was given").WithCode("command_not_found").WithField("cmd")
-	}
-	if strings.Contains(spec.Command, "/") {
-		path := from(spec.Dir, spec.Command)
-		if err := runnable(path); err != nil {
-			return "", startError(spec.Command, err)
-		}
-		return path, nil
-	}
-	var denied error
+// search looks for spec.Command through PATH. Like a shell it goes on past what
+// it may not run, and then reports that rather than "not found".
+func search(spec Spec) (string, error) {
+	var failure error = syscall.ENOENT
 	for _, dir := range filepath.SplitList(searchPath(spec.Env)) {
 		path := filepath.Join(from(spec.Dir, dir), spec.Command)
 		err := runnable(path)
@@ -127,13 +142,10 @@ func findProgram(spec Spec) (string, error) {
 			return path, nil
 		}
 		if errors.Is(err, os.ErrPermission) {
-			denied = err
+			failure = err
 		}
 	}
-	if denied != nil {
-		return "", startError(spec.Command, denied)
-	}
-	return "", startError(spec.Command, syscall.ENOENT)
+	return "", failure
 }
 
 func from(dir, path string) string {

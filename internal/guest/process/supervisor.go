@@ -46,6 +46,7 @@ type Selector struct {
 // concurrent use.
 type Supervisor struct {
 	children children
+	buffers  *buffers
 
 	mu      sync.Mutex
 	running map[int]*Process
@@ -55,7 +56,7 @@ type Supervisor struct {
 
 // NewSupervisor returns a supervisor whose processes are made by c.
 func NewSupervisor(c children) *Supervisor {
-	return &Supervisor{children: c, running: map[int]*Process{}}
+	return &Supervisor{children: c, buffers: newBuffers(), running: map[int]*Process{}}
 }
 
 // Start starts a process and returns it with a subscription made before its
@@ -63,7 +64,7 @@ func NewSupervisor(c children) *Supervisor {
 // "command_not_found", "command_not_executable" or "workdir_missing"; Exhausted
 // when the sandbox's limits do not allow another process.
 func (s *Supervisor) Start(spec Spec) (*Process, *Subscription, error) {
-	path, err := prepare(spec)
+	path, err := program(spec)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -81,7 +82,7 @@ func (s *Supervisor) Start(spec Spec) (*Process, *Subscription, error) {
 	pid, ended, err := s.children.Start(func() (int, error) { return fork(path, spec, stdio) })
 	if err != nil {
 		stdio.closeOurs()
-		return nil, nil, startError(spec.Command, err)
+		return nil, nil, diagnose(spec, path, err)
 	}
 	p := newProcess(spec, pid, stdio, s.children)
 	sub := p.hub.subscribe()
@@ -110,11 +111,11 @@ func (s *Supervisor) follow(p *Process, ended <-chan syscall.WaitStatus) {
 // holds it, keeps emptying it.
 func (s *Supervisor) drain(p *Process, stream Stream) {
 	file := p.stdio.out[stream-1]
-	if pump(file, p.ended, func(b []byte) { p.hub.publish(stream, b) }) {
+	if s.buffers.pump(file, p.ended, func(b []byte) { p.hub.publish(stream, b) }) {
 		file.Close()
 		return
 	}
-	s.work.Go(func() { discard(file) })
+	s.work.Go(func() { s.buffers.discard(file) })
 }
 
 // List returns the processes that run, by number.
