@@ -8,21 +8,38 @@ import (
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
-// sqlQueueClaim picks and moves in one statement. The status is asked for
-// again outside, so that a claimer that waited for another sees what became of
-// the build.
+// sqlQueueClaim picks a team, then its next build, and moves it: a few index
+// look-ups for each team, however long the queue. The status is asked for again
+// outside, so that a claimer that waited for another sees what became of the
+// build.
 const sqlQueueClaim = `
 UPDATE template_builds
 SET status = 'running', attempt = attempt + 1, current_step = 0, started_at = COALESCE(started_at, {now})
 WHERE status = 'pending' AND id = (
   SELECT p.id
   FROM template_builds p
-  LEFT JOIN (SELECT team_id, COUNT(*) AS running FROM template_builds WHERE status = 'running' GROUP BY team_id) r
-    ON r.team_id = p.team_id
-  WHERE p.status = 'pending'
-  ORDER BY p.priority DESC, COALESCE(r.running, 0), p.id
+  WHERE p.status = 'pending' AND p.team_id = (
+    SELECT t.id
+    FROM (
+      SELECT n.id,
+        (SELECT COUNT(*) FROM template_builds r WHERE r.team_id = n.id AND r.status = 'running') AS running,
+        (SELECT o.priority FROM template_builds o WHERE o.team_id = n.id AND o.status = 'pending'
+         ORDER BY o.priority DESC, o.id LIMIT 1) AS priority,
+        (SELECT o.id FROM template_builds o WHERE o.team_id = n.id AND o.status = 'pending'
+         ORDER BY o.priority DESC, o.id LIMIT 1) AS oldest
+      FROM teams n) t
+    WHERE t.oldest IS NOT NULL
+    ORDER BY t.priority DESC, t.running, t.oldest LIMIT 1)
+  ORDER BY p.priority DESC, p.id
   LIMIT 1 {skip_locked})
 RETURNING id, attempt`
+
+const sqlQueueWaiting = `
+SELECT 1 FROM template_builds WHERE status = 'pending' LIMIT 1`
+
+// claimTries bounds how often a claimer looks again that found nothing though
+// builds wait, because others were about to claim them.
+const claimTries = 10
 
 const sqlAttemptInsert = `
 INSERT INTO build_attempts (build_id, number, team_id, worker, lease_ends_at, started_at)
@@ -48,21 +65,35 @@ func (q queue) Claim(ctx context.Context, worker string, lease time.Duration) (l
 	if worker == "" || lease < time.Microsecond {
 		return lehr.Build{}, false, errs.New(errs.Invalid, "a claim needs a worker's name and a lease").WithOp(op)
 	}
-	claimed, err := write(ctx, q.s, op, func(ctx context.Context, t tx) (*lehr.Build, error) {
-		f, ok, err := one(ctx, t, scanFence, sqlQueueClaim)
-		if err != nil || !ok {
-			return nil, err
+	for range claimTries {
+		claimed, err := write(ctx, q.s, op, func(ctx context.Context, t tx) (*lehr.Build, error) {
+			return t.claim(ctx, worker, lease)
+		})
+		if err != nil || claimed != nil {
+			return deref(claimed), claimed != nil, err
 		}
-		if _, err := t.exec(ctx, sqlAttemptInsert, string(f.BuildID), worker, lease.Microseconds()); err != nil {
-			return nil, err
+		waiting, err := read(ctx, q.s, op, func(ctx context.Context, t tx) (bool, error) {
+			_, ok, err := one(ctx, t, scanValue[int64], sqlQueueWaiting)
+			return ok, err
+		})
+		if err != nil || !waiting {
+			return lehr.Build{}, false, err
 		}
-		b, err := t.build(ctx, f.BuildID)
-		return &b, err
-	})
-	if err != nil || claimed == nil {
-		return lehr.Build{}, false, err
 	}
-	return *claimed, true, nil
+	return lehr.Build{}, false, nil
+}
+
+// claim returns nil where it finds nothing.
+func (t tx) claim(ctx context.Context, worker string, lease time.Duration) (*lehr.Build, error) {
+	f, ok, err := one(ctx, t, scanFence, sqlQueueClaim)
+	if err != nil || !ok {
+		return nil, err
+	}
+	if _, err := t.exec(ctx, sqlAttemptInsert, string(f.BuildID), worker, lease.Microseconds()); err != nil {
+		return nil, err
+	}
+	b, err := t.build(ctx, f.BuildID)
+	return &b, err
 }
 
 // Renew implements store.Queue.

@@ -8,7 +8,7 @@ func texts() []string {
 	return slices.Concat(
 		[]string{
 			sqlBuildGet, sqlBuildInsert, sqlBuildByKey, sqlBuildCancel,
-			sqlQueueClaim, sqlQueueFinish, sqlQueueGiveBack, sqlQueueUnplaced,
+			sqlQueueClaim, sqlQueueWaiting, sqlQueueFinish, sqlQueueGiveBack, sqlQueueUnplaced,
 			sqlAttemptInsert, sqlAttemptRenew, sqlAttemptPlace, sqlAttemptEnd, sqlAttemptEndExpired,
 			sqlAttemptRunning, sqlAttemptExpired, sqlAttemptUnclean, sqlAttemptClean, sqlBuildClean,
 			sqlFenceGet, sqlStepFence, sqlStepPut, sqlStepList,

@@ -177,7 +177,7 @@ func reapAgainstFinish(b *bench) {
 			case 1:
 				finishErr = b.Queue().Finish(b.ctx, f, store.Finish{Status: lehr.BuildSuccess, Version: version(b.team)})
 			case 2:
-				renewErr = b.Queue().Renew(b.ctx, f, instant)
+				renewErr = b.Queue().Renew(b.ctx, f, lease)
 			}
 		})
 		b.ok(reapErr, "Reap()")
@@ -185,8 +185,12 @@ func reapAgainstFinish(b *bench) {
 			b.kind(renewErr, errs.Conflict, "Renew()")
 		}
 		build := b.get(f.BuildID)
-		if reaped := len(touched) == 1; reaped == (finishErr == nil) {
+		reaped := len(touched) == 1
+		if reaped == (finishErr == nil) {
 			b.Errorf("reaped %v and Finish() = %v, want exactly one", reaped, finishErr)
+		}
+		if reaped && renewErr == nil {
+			b.Error("an attempt was renewed, and reaped all the same")
 		}
 		if finishErr == nil {
 			b.equal(build.Status, lehr.BuildSuccess, "the status")

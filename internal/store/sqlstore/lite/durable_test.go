@@ -226,3 +226,28 @@ func BenchmarkAppend(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkClaim is claims from a queue of 10,000 builds of 20 teams.
+func BenchmarkClaim(b *testing.B) {
+	s := open(b, lite.Options{Path: filepath.Join(b.TempDir(), "lehr.db")})
+	for i := range 20 {
+		team, err := s.Accounts().EnsureTeam(b.Context(), fmt.Sprint("team-", i))
+		if err != nil {
+			b.Fatal(err)
+		}
+		for range 500 {
+			if _, _, err := s.Builds().Create(b.Context(), newBuild(team.ID)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	for b.Loop() {
+		build, ok, err := s.Queue().Claim(b.Context(), "w", time.Hour)
+		if err != nil || !ok {
+			b.Fatalf("Claim() = %v, %v", ok, err)
+		}
+		if _, err := s.Queue().GiveBack(b.Context(), lehr.Fence{BuildID: build.ID, Attempt: build.Attempt}, lehr.AttemptGivenBack, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -87,7 +87,7 @@ CREATE INDEX template_builds_by_team ON template_builds (team_id, id);
 CREATE INDEX template_builds_by_name ON template_builds (name, id);
 CREATE INDEX template_builds_by_status ON template_builds (status, id);
 CREATE INDEX template_builds_by_template ON template_builds (template_id);
-CREATE INDEX template_builds_pending ON template_builds (priority, id) WHERE status = 'pending';
+CREATE INDEX template_builds_pending ON template_builds (team_id, priority DESC, id) WHERE status = 'pending';
 CREATE INDEX template_builds_running ON template_builds (team_id) WHERE status = 'running';
 CREATE INDEX template_builds_logged ON template_builds (completed_at) WHERE log_expired = 0;
 
