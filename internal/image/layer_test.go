@@ -154,3 +154,32 @@ func TestFlattenOfNothingIsTheBase(t *testing.T) {
 		t.Errorf("Flatten(base, nothing) = %+v, %v, want %+v", info, err, base.Info)
 	}
 }
+
+func TestOverlay(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	tree, err := s.NewTree(Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tree.Close() }()
+	if err := tree.ReadArchive(t.Context(), bytes.NewReader(archiveOf(t, lower()...))); err != nil {
+		t.Fatal(err)
+	}
+	files := []File{{Path: "/lib/new", Mode: 0o600, Data: []byte("n")}, {Path: "f", Mode: 0o644, Data: []byte("ours")}}
+	if err := tree.Overlay(files...); err != nil {
+		t.Fatalf("Overlay() = %v", err)
+	}
+	if err := tree.Overlay(File{Path: "f/x"}); err == nil {
+		t.Error("Overlay(through a file) = nil, want an error")
+	}
+	info, err := s.Commit(t.Context(), tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"usr/lib/new": "n", "f": "ours", "hard": "lower f"} {
+		if got, err := s.ReadFile(t.Context(), info.Digest, name, 100); err != nil || string(got) != want {
+			t.Errorf("ReadFile(%s) = %q, %v, want %q", name, got, err, want)
+		}
+	}
+}
