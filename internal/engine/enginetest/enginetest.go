@@ -10,6 +10,7 @@ package enginetest
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -58,11 +59,35 @@ type Subject struct {
 const patience = 90 * time.Second
 
 // Exercise runs the suite. open is called once per subtest.
-func Exercise(t *testing.T, open func(t *testing.T) Subject) {
-	groups := []struct {
-		name  string
-		tests []subtest
-	}{
+func Exercise(t *testing.T, open func(t *testing.T) Subject) { exercise(t, open, nil) }
+
+// ExerciseOnly runs the named subtests ("group/name"), for a subject that offers
+// a part of the law, such as a host behind its RPC. A name that is no subtest
+// fails.
+func ExerciseOnly(t *testing.T, open func(t *testing.T) Subject, only ...string) {
+	unknown := map[string]bool{}
+	for _, name := range only {
+		unknown[name] = true
+	}
+	for _, g := range groups() {
+		for _, st := range g.tests {
+			delete(unknown, g.name+"/"+st.name)
+		}
+	}
+	if len(unknown) > 0 {
+		t.Fatalf("these are no subtests: %v", unknown)
+	}
+	exercise(t, open, only)
+}
+
+// group is the subtests about one thing.
+type group struct {
+	name  string
+	tests []subtest
+}
+
+func groups() []group {
+	return []group{
 		{"lifecycle", lifecycleTests},
 		{"exec", execTests},
 		{"limits", limitTests},
@@ -72,9 +97,15 @@ func Exercise(t *testing.T, open func(t *testing.T) Subject) {
 		{"adopt", adoptTests},
 		{"race", raceTests},
 	}
-	for _, g := range groups {
+}
+
+func exercise(t *testing.T, open func(t *testing.T) Subject, only []string) {
+	for _, g := range groups() {
 		t.Run(g.name, func(t *testing.T) {
 			for _, st := range g.tests {
+				if only != nil && !slices.Contains(only, g.name+"/"+st.name) {
+					continue
+				}
 				t.Run(st.name, func(t *testing.T) { runOne(t, open, st) })
 			}
 		})

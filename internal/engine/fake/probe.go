@@ -20,10 +20,7 @@ import (
 // Probe is the suite's probe: it answers probewire on its port with what the
 // simulated machine has to say.
 func Probe(ctx context.Context, m *Machine) error {
-	if m.Value("nonce") == "" { // a restored one has it in its memory
-		m.SetValue("nonce", rand.Text())
-		m.SetValue("started", strconv.FormatInt(m.Clock.Now().UnixNano(), 10))
-	}
+	remember(m)
 	ln, err := m.Listen(probewire.Port)
 	if err != nil {
 		return err
@@ -34,6 +31,14 @@ func Probe(ctx context.Context, m *Machine) error {
 			return ctx.Err()
 		}
 		m.Go(func(ctx context.Context) { answerProbe(ctx, m, conn) })
+	}
+}
+
+// remember gives a machine its nonce; a restored one has it in its memory.
+func remember(m *Machine) {
+	if m.Value("nonce") == "" {
+		m.SetValue("nonce", rand.Text())
+		m.SetValue("started", strconv.FormatInt(m.Clock.Now().UnixNano(), 10))
 	}
 }
 
@@ -48,13 +53,19 @@ func answerProbe(ctx context.Context, m *Machine, conn net.Conn) {
 	}
 	reply := probewire.Reply{Out: "held"}
 	if req.Verb != "hold" {
-		out, err := runProbe(ctx, m, req.Verb, req.Args)
-		reply = probewire.Reply{Out: out, Err: describe(err)}
+		reply = AnswerProbe(ctx, m, req)
 	}
 	if m.Gate(ctx) != nil || probewire.Write(conn, reply) != nil || req.Verb != "hold" {
 		return
 	}
 	_, _ = conn.Read(make([]byte, 1)) // until either side ends it
+}
+
+// AnswerProbe runs one verb of the suite's probe on a machine, whatever its
+// first process is.
+func AnswerProbe(ctx context.Context, m *Machine, req probewire.Request) probewire.Reply {
+	out, err := runProbe(ctx, m, req.Verb, req.Args)
+	return probewire.Reply{Out: out, Err: describe(err)}
 }
 
 // describe puts the errno's name first.
@@ -94,6 +105,7 @@ var probeVerbs = map[string]func(ctx context.Context, m *Machine, args []string)
 		return "", nil
 	},
 	"nonce": func(_ context.Context, m *Machine, _ []string) (string, error) {
+		remember(m)
 		return fmt.Sprintf("nonce=%s counter=%d started=%s", m.Value("nonce"), m.Awake()/(10*time.Millisecond), m.Value("started")), nil
 	},
 	"exit": func(_ context.Context, m *Machine, args []string) (string, error) {

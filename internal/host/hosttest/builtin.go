@@ -12,6 +12,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/lehr-dev/lehr/internal/engine/enginetest/probewire"
+	"github.com/lehr-dev/lehr/internal/engine/fake"
 )
 
 // builtin is one command of the tiny shell; it returns the exit status.
@@ -26,6 +29,7 @@ type builtin func(ctx context.Context, s *Shell, args []string) (int, error)
 //	die SIGNAL    ends with 128 + SIGNAL
 //	serve PORT    runs until it is killed, and answers check PORT meanwhile
 //	check PORT    succeeds while a serve PORT runs
+//	probe VERB …  answers as the engine suite's probe, in probewire
 //	apt-get …     update leaves lists, install NAME a file, clean takes lists away
 //
 // It is a function because sh refers to it.
@@ -72,6 +76,7 @@ func builtins() map[string]builtin {
 		"lines":   lines,
 		"serve":   func(ctx context.Context, _ *Shell, _ []string) (int, error) { <-ctx.Done(); return 0, ctx.Err() },
 		"check":   check,
+		"probe":   probe,
 		"apt-get": aptGet,
 	}
 }
@@ -349,6 +354,17 @@ func check(_ context.Context, s *Shell, args []string) (int, error) {
 		}
 	}
 	return 1, s.complain("check: connection refused")
+}
+
+func probe(ctx context.Context, s *Shell, args []string) (int, error) {
+	if len(args) == 0 {
+		return 2, s.complain("probe: no verb")
+	}
+	var reply strings.Builder
+	if err := probewire.Write(&reply, fake.AnswerProbe(ctx, s.m, probewire.Request{Verb: args[0], Args: args[1:]})); err != nil {
+		return s.verdict("probe", err)
+	}
+	return 0, s.print(reply.String())
 }
 
 func aptGet(_ context.Context, s *Shell, args []string) (int, error) {

@@ -16,10 +16,35 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "sleep" {
 		select {} // a spawned child: lives until it is killed
 	}
+	if len(os.Args) > 2 && os.Args[1] == "ask" {
+		if err := ask(os.Args[2], os.Args[3:]); err != nil {
+			fmt.Fprintln(os.Stderr, "probe:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := serve(); err != nil {
 		fmt.Fprintln(os.Stderr, "probe:", err)
 		os.Exit(1)
 	}
+}
+
+// ask puts one verb to the probe that serves here and prints its reply; for
+// subjects that can run commands but not dial.
+func ask(verb string, args []string) error {
+	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", probewire.Port))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := probewire.Write(conn, probewire.Request{Verb: verb, Args: args}); err != nil {
+		return err
+	}
+	var reply probewire.Reply
+	if err := probewire.Read(conn, &reply); err != nil {
+		return err
+	}
+	return probewire.Write(os.Stdout, reply)
 }
 
 // serve answers one verb per connection, for ever.
