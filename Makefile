@@ -40,7 +40,7 @@ lint:
 	$(TOOL) staticcheck $(PACKAGES)
 
 unit:
-	$(GO) run ./test/runner -race -count=1 -timeout 20m $$($(GO) list ./... | grep -v -E '/(test/e2e|archtest)$$')
+	$(GO) run ./test/runner -race -count=1 -timeout 20m $$($(GO) list ./... | grep -v -E '/(test/e2e|test/bench|archtest)$$')
 
 e2e:
 	LEHR_BIN=$(CURDIR)/bin/lehr $(GO) run ./test/runner -count=1 -timeout 30m -v ./test/e2e
@@ -49,7 +49,7 @@ generate:
 	$(TOOL) buf generate
 
 bench: build
-	LEHR_BIN=$(CURDIR)/bin/lehr $(GO) run ./examples/bench
+	LEHR_BIN=$(CURDIR)/bin/lehr $(GO) test -count=1 -timeout 30m -v -run TestFigures ./test/bench -figures
 
 clean:
 	rm -rf bin $(ASSETS)/lehr-sentry $(ASSETS)/lehr-init

@@ -4,11 +4,14 @@ package program
 
 import (
 	"context"
+	"math"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // version is set by the linker: -X github.com/lehr-dev/lehr/internal/program.version=…
@@ -43,4 +46,13 @@ func Context(interrupts bool) (context.Context, context.CancelFunc) {
 		signals = append(signals, os.Interrupt)
 	}
 	return signal.NotifyContext(context.Background(), signals...)
+}
+
+// KeepDescriptors makes every descriptor but the standard ones close when this
+// program starts another. What a careless parent left open must reach neither
+// the agent nor a sandbox, and some programs (mmdebstrap with dash) fail when
+// their own descriptors get two digits. Call it first in main.
+func KeepDescriptors() error {
+	const afterStandard = 3
+	return unix.CloseRange(afterStandard, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 }

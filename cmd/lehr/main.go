@@ -1,0 +1,30 @@
+// Command lehr is the whole of Lehr: server roles and command line in one file.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/lehr-dev/lehr/internal/cli"
+	"github.com/lehr-dev/lehr/internal/program"
+)
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	if err := program.KeepDescriptors(); err != nil {
+		fmt.Fprintln(os.Stderr, "lehr: inherited descriptors cannot be kept back:", err)
+		return cli.ExitPlatform
+	}
+	ctx, stop := program.Context(false)
+	defer stop()
+	interrupts := make(chan os.Signal, 2)
+	signal.Notify(interrupts, os.Interrupt)
+	defer signal.Stop(interrupts)
+	return cli.Main(ctx, cli.Env{
+		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, LookupEnv: os.LookupEnv, Signals: interrupts,
+	})
+}

@@ -1,0 +1,187 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
+	"github.com/lehr-dev/lehr/api/jsonwire"
+	"github.com/lehr-dev/lehr/sdk"
+)
+
+func (a *app) buildsCommand() *cobra.Command {
+	return group("builds", "List, show, follow and cancel builds", a.buildsList(), a.buildsGet(), a.buildsLogs(), a.buildsCancel())
+}
+
+func (a *app) buildsList() *cobra.Command {
+	var req lehrv1.ListBuildsRequest
+	var limit int
+	cmd := &cobra.Command{
+		Use: "ls", Short: "List builds, newest first", Args: noArgs,
+		Example: "  lehr builds ls --status running",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			list, err := pages(limit, func(limit int32, cursor string) ([]*lehrv1.Build, string, error) {
+				req.Limit, req.Cursor = limit, cursor
+				res, err := c.Builds.List(cmd.Context(), connect.NewRequest(&req))
+				if err != nil {
+					return nil, "", err
+				}
+				return res.Msg.GetBuilds(), res.Msg.GetNextCursor(), nil
+			})
+			if err != nil {
+				return err
+			}
+			return printList(a, list, "ID TEMPLATE STATUS STEP CREATED", func(b *lehrv1.Build) []string {
+				return []string{b.GetId(), b.GetName() + ":" + b.GetTag(), b.GetStatus(), steps(b), stamp(b.GetCreatedAt())}
+			})
+		},
+	}
+	cmd.Flags().StringVar(&req.Name, "name", "", "only builds of this template")
+	cmd.Flags().StringVar(&req.Status, "status", "", "only builds in this state")
+	cmd.Flags().IntVar(&limit, "limit", 50, "how many at most; 0 for all")
+	return cmd
+}
+
+// pages walks through a paginated list until most items are there; 0 is all.
+func pages[M any](most int, page func(limit int32, cursor string) ([]M, string, error)) ([]M, error) {
+	const pageSize = 200
+	var all []M
+	for cursor := ""; ; {
+		want := pageSize
+		if most > 0 {
+			want = min(pageSize, most-len(all))
+		}
+		list, next, err := page(int32(want), cursor)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+		if next == "" || most > 0 && len(all) >= most {
+			return all, nil
+		}
+		cursor = next
+	}
+}
+
+func steps(b *lehrv1.Build) string {
+	return fmt.Sprintf("%d/%d", b.GetCurrentStep(), b.GetTotalSteps())
+}
+
+func (a *app) buildsGet() *cobra.Command {
+	return &cobra.Command{
+		Use: "get BUILD", Short: "Show one build with its steps", Args: exactArgs("BUILD"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			res, err := c.Builds.Get(cmd.Context(), connect.NewRequest(&lehrv1.GetBuildRequest{Id: args[0]}))
+			if err != nil {
+				return err
+			}
+			return a.printBuild(res.Msg)
+		},
+	}
+}
+
+func (a *app) printBuild(b *lehrv1.Build) error {
+	rows := [][2]string{
+		{"id", b.GetId()},
+		{"template", b.GetName() + ":" + b.GetTag()},
+		{"status", b.GetStatus()},
+		{"base", b.GetBaseTemplate()},
+		{"steps", steps(b)},
+		{"attempt", fmt.Sprint(b.GetAttempt())},
+		{"created", stamp(b.GetCreatedAt())},
+		{"completed", stamp(b.GetCompletedAt())},
+	}
+	if art := b.GetArtifact(); art != nil {
+		rows = append(rows, [2]string{"version", art.GetVersion()}, [2]string{"type", art.GetType()}, [2]string{"size", mebibytes(art.GetSizeBytes())})
+	}
+	if e := b.GetError(); e != nil {
+		rows = append(rows, [2]string{"error", e.GetMessage() + " [" + e.GetCode() + ", " + e.GetFault() + "]"}, [2]string{"try", dash(e.GetRemedy())})
+	}
+	for _, s := range b.GetSteps() {
+		rows = append(rows, [2]string{fmt.Sprintf("#%d %s", s.GetStep(), s.GetStatus()), fmt.Sprintf("%6.1fs  %s", float64(s.GetElapsedMs())/1000, s.GetCmd())})
+	}
+	return a.printOne(b, rows)
+}
+
+func (a *app) buildsLogs() *cobra.Command {
+	req := &lehrv1.BuildLogsRequest{}
+	cmd := &cobra.Command{
+		Use: "logs BUILD", Short: "Print a build's log", Args: exactArgs("BUILD"),
+		Example: "  lehr builds logs -f bld-…          # follow until the build has ended\n  lehr builds logs --after 120 bld-… # continue where you were",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			req.Id = args[0]
+			if a.json() && !req.GetFollow() {
+				return a.printLogArray(cmd.Context(), c, req)
+			}
+			return a.followLogs(cmd.Context(), c, req, a.logPrinter(a.env.Stdout))
+		},
+	}
+	cmd.Flags().BoolVarP(&req.Follow, "follow", "f", false, "go on until the build has ended")
+	cmd.Flags().Int64Var(&req.After, "after", 0, "only lines after this seq")
+	return cmd
+}
+
+// logPrinter returns how one line is printed: "#step seconds text", or one JSON
+// object a line.
+func (a *app) logPrinter(w io.Writer) func(*lehrv1.LogLine) error {
+	if a.json() {
+		return func(l *lehrv1.LogLine) error {
+			b, err := jsonwire.Marshal(l)
+			if err == nil {
+				_, err = fmt.Fprintf(w, "%s\n", b)
+			}
+			return err
+		}
+	}
+	p := &plainLog{out: w}
+	return p.line
+}
+
+func (a *app) printLogArray(ctx context.Context, c *sdk.Client, req *lehrv1.BuildLogsRequest) error {
+	list := []*lehrv1.LogLine{}
+	err := a.followLogs(ctx, c, req, func(l *lehrv1.LogLine) error {
+		list = append(list, l)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	b, err := jsonwire.MarshalList(list)
+	if err == nil {
+		_, err = fmt.Fprintf(a.env.Stdout, "%s\n", b)
+	}
+	return err
+}
+
+func (a *app) buildsCancel() *cobra.Command {
+	return &cobra.Command{
+		Use: "cancel BUILD", Short: "Cancel a pending or running build", Args: exactArgs("BUILD"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			res, err := c.Builds.Cancel(cmd.Context(), connect.NewRequest(&lehrv1.CancelBuildRequest{Id: args[0]}))
+			if err != nil {
+				return err
+			}
+			return a.printBuild(res.Msg)
+		},
+	}
+}

@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"connectrpc.com/connect"
+
+	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
+	"github.com/lehr-dev/lehr/sdk"
+)
+
+// followLogs prints lines after req.After. A broken stream is taken up again
+// after the last line seen; other errors end it.
+func (a *app) followLogs(ctx context.Context, c *sdk.Client, req *lehrv1.BuildLogsRequest, print func(*lehrv1.LogLine) error) error {
+	const retries = 10
+	failures := 0
+	for {
+		before := req.GetAfter()
+		err := streamLogs(ctx, c, req, print)
+		if err == nil || connect.CodeOf(err) != connect.CodeUnavailable || ctx.Err() != nil {
+			return err
+		}
+		if failures++; req.GetAfter() > before {
+			failures = 0
+		}
+		if failures > retries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// streamLogs reads one stream and keeps req.After at the last line printed.
+func streamLogs(ctx context.Context, c *sdk.Client, req *lehrv1.BuildLogsRequest, print func(*lehrv1.LogLine) error) error {
+	stream, err := c.Builds.Logs(ctx, connect.NewRequest(req))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		if err := print(stream.Msg()); err != nil {
+			return err
+		}
+		req.After = stream.Msg().GetSeq()
+	}
+	return stream.Err()
+}
+
+// plainLog prints "#step seconds text" lines; seconds count from the first line.
+type plainLog struct {
+	out   io.Writer
+	start time.Time
+}
+
+func (p *plainLog) line(l *lehrv1.LogLine) error {
+	at := l.GetTime().AsTime()
+	if p.start.IsZero() {
+		p.start = at
+	}
+	_, err := fmt.Fprintf(p.out, "#%d %.1f %s\n", l.GetStep(), at.Sub(p.start).Seconds(), clean(l.GetText()))
+	return err
+}

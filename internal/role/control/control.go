@@ -1,0 +1,142 @@
+// Package control wires a control plane: services over a store and a bus, the
+// connections to hosts, and the API. The embedded default and the server role
+// differ only in what they hand in.
+package control
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lehr-dev/lehr/internal/api"
+	"github.com/lehr-dev/lehr/internal/build"
+	"github.com/lehr-dev/lehr/internal/bus"
+	"github.com/lehr-dev/lehr/internal/clock"
+	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/fleet"
+	"github.com/lehr-dev/lehr/internal/place"
+	"github.com/lehr-dev/lehr/internal/sandbox"
+	"github.com/lehr-dev/lehr/internal/store"
+	"github.com/lehr-dev/lehr/internal/template"
+)
+
+// Options are the parts of a control plane; all are required but HostNames.
+type Options struct {
+	Store     store.Store
+	Bus       bus.Bus
+	Hosts     []fleet.Member // whom to keep connections to
+	Workers   int
+	Embedded  bool // no other process works on the store
+	HostNames []string
+	Log       *slog.Logger
+}
+
+// Control is one control plane. Handler may be served from the start; Run makes
+// it work.
+type Control struct {
+	o         Options
+	pool      *fleet.HostClientPool
+	builds    *build.BuildService
+	templates *template.Service
+	sandboxes *sandbox.Service
+	handler   http.Handler
+	ready     atomic.Bool
+}
+
+// New wires a control plane and starts nothing.
+func New(o Options) *Control {
+	c := &Control{o: o}
+	clk := clock.Real()
+	c.pool = fleet.NewHostClientPool(fleet.Options{Hosts: o.Store.Hosts(), Clock: clk, Log: o.Log})
+	scheduler := fleet.NewHostScheduler(c.pool, place.DefaultPolicy)
+	c.templates = template.New(template.Options{
+		Templates: o.Store.Templates(), Hosts: o.Store.Hosts(), Scheduler: scheduler, Pool: c.pool, Clock: clk, Log: o.Log,
+	})
+	c.builds = build.New(build.Options{
+		Store: o.Store, Bus: o.Bus, Scheduler: scheduler, Pool: c.pool, Bases: c.templates, Clock: clk, Log: o.Log,
+	})
+	c.sandboxes = sandbox.New(sandbox.Options{
+		Store: o.Store, Scheduler: scheduler, Pool: c.pool, Bases: c.templates, Clock: clk, Log: o.Log,
+	})
+	c.handler = api.New(api.Options{
+		Builds: c.builds, Templates: c.templates, Sandboxes: c.sandboxes, Accounts: o.Store.Accounts(),
+		Ready: c.readiness, Metrics: metrics(), HostNames: o.HostNames, Log: o.Log,
+	})
+	return c
+}
+
+// Handler serves the API.
+func (c *Control) Handler() http.Handler { return c.handler }
+
+// SetReady says whether /readyz answers 200.
+func (c *Control) SetReady(ready bool) { c.ready.Store(ready) }
+
+func (c *Control) readiness() error {
+	if c.ready.Load() {
+		return nil
+	}
+	return errs.New(errs.Unavailable, "the server is starting or stopping").WithCode("not_ready").WithRemedy("try again in a moment")
+}
+
+// Run works until ctx ends: it keeps the hosts connected, runs the workers and
+// the loops of the services. When it returns running builds were given back;
+// the hosts' connections end last, because giving back needs them.
+func (c *Control) Run(ctx context.Context) error {
+	hosts, stopHosts := context.WithCancel(context.WithoutCancel(ctx))
+	var keepers errgroup.Group
+	for _, m := range c.o.Hosts {
+		keepers.Go(func() error { return c.pool.Keep(hosts, m) })
+	}
+	defer func() {
+		stopHosts()
+		_ = keepers.Wait() // ends with the context's own error
+	}()
+
+	wait, err := c.builds.StartWorkers(ctx, build.WorkerOptions{Workers: c.o.Workers, Embedded: c.o.Embedded})
+	if err != nil {
+		return err
+	}
+	defer wait()
+
+	loops, ctx := errgroup.WithContext(ctx)
+	loops.Go(func() error { return c.sandboxes.Run(ctx) })
+	loops.Go(func() error { return c.templates.Run(ctx) })
+	loops.Go(func() error { return c.makeBases(ctx) })
+	err = loops.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// makeBases makes minimal ahead of the first build that needs it. A failure is
+// told and left to that build, which tries again.
+func (c *Control) makeBases(ctx context.Context) error {
+	if err := c.pool.WaitReady(ctx); err != nil {
+		return err
+	}
+	for _, host := range c.pool.Connected() {
+		a, err := c.pool.GetForHost(host)
+		if err == nil {
+			_, err = c.templates.Minimal(ctx, a)
+		}
+		if err != nil && ctx.Err() == nil {
+			c.o.Log.Warn("the base minimal could not be made yet", "host", host, "error", err)
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// metrics serves the process's figures from a registry of its own.
+func metrics() http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+}
