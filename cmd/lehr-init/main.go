@@ -19,6 +19,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/guest/initd"
 	"github.com/lehr-dev/lehr/internal/guest/process"
 	"github.com/lehr-dev/lehr/internal/guest/wire"
+	"github.com/lehr-dev/lehr/internal/program"
 )
 
 // memoryLimit is where the collector starts to work harder, in bytes. It is no
@@ -53,7 +54,7 @@ func run(log *slog.Logger) error {
 		return fmt.Errorf("listening: %w", err)
 	}
 	server := guestd.New(guestd.Options{
-		Version: version(), Processes: processes, System: initd.NewHost(),
+		Version: program.Version(), Processes: processes, System: initd.NewHost(),
 		Secret: secret, Users: account.NewDatabase("/etc/passwd", "/etc/group"), Log: log,
 	})
 	err = server.Serve(ctx, listener)
@@ -63,13 +64,4 @@ func run(log *slog.Logger) error {
 	cancel()
 	<-reaped
 	return err
-}
-
-// version is the main module's version as the Go tool stamped it.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }

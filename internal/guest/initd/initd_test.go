@@ -68,8 +68,14 @@ func TestIDs(t *testing.T) {
 			t.Errorf("NewBootID(%q) = %q, want a version 4 UUID", id, got)
 		}
 	}
-	if NewMachineID("a") != NewMachineID("a") || NewMachineID("a") == NewMachineID("b") || NewMachineID("") == NewMachineID("") {
-		t.Error("machine ids are to be equal for one name and different for others and for none")
+	for _, newID := range []func(string) string{NewMachineID, NewBootID} {
+		a, again, b := newID("a"), newID("a"), newID("b")
+		if a != again || a == b {
+			t.Errorf("ids of a, a and b are %s, %s, %s; want the first two equal only", a, again, b)
+		}
+		if one, two := newID(""), newID(""); one == two {
+			t.Errorf("two ids without a name are both %s", one)
+		}
 	}
 }
 
