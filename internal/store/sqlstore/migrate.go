@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"embed"
 	"io/fs"
 	"path"
 	"time"
@@ -12,8 +13,15 @@ import (
 	"github.com/pressly/goose/v3/lock"
 
 	"github.com/lehr-dev/lehr/internal/errs"
-	"github.com/lehr-dev/lehr/internal/store/sqlstore/migrations"
 )
+
+// migrationFiles holds the migrations, numbered and applied in order, one text
+// for both dialects. A released file is never edited. A change first expands
+// (new columns with defaults, new tables), and contracts one release later, so
+// that the control planes of two neighbouring releases can share a database.
+//
+//go:embed migrations/*.sql
+var migrationFiles embed.FS
 
 // Migrate brings the schema up to date. Control planes that start at the same
 // time wait for each other. A database whose schema is newer than this release
@@ -49,7 +57,11 @@ func newProvider(db *sql.DB, d Dialect) (*goose.Provider, error) {
 		}
 		options = append(options, goose.WithSessionLocker(locker))
 	}
-	return goose.NewProvider(d.Goose, db, schemaFS{FS: migrations.Files, dialect: d}, options...)
+	files, err := fs.Sub(migrationFiles, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(d.Goose, db, schemaFS{FS: files, dialect: d}, options...)
 }
 
 // schemaFS is the migrations with their tokens filled in.

@@ -1,7 +1,7 @@
 // Package pgtest starts a private PostgreSQL for tests from the machine's own
 // packages: one server per test binary, one database per test, reached through
 // a unix socket in a temporary folder. It ends with the test binary, also when
-// that is killed.
+// that is killed, which leaves only the folder.
 package pgtest
 
 import (
