@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lehr-dev/lehr/internal/agent"
+	"github.com/lehr-dev/lehr/internal/clock"
 	"github.com/lehr-dev/lehr/internal/engine"
 	"github.com/lehr-dev/lehr/internal/engine/enginetest"
 	"github.com/lehr-dev/lehr/internal/engine/enginetest/probewire"
@@ -244,25 +245,21 @@ func (s agentSandbox) Status(ctx context.Context) (engine.Status, error) {
 	return statusOf(got), nil
 }
 
-// Wait follows the host's changes until the sandbox has ended.
+// Wait asks again and again: a watch that begins after the end of a sandbox
+// that is destroyed says nothing.
 func (s agentSandbox) Wait(ctx context.Context) (engine.Exit, error) {
-	if _, err := s.Status(ctx); err != nil {
-		return engine.Exit{}, err
-	}
-	watch, stop := context.WithCancel(ctx)
-	defer stop()
-	var exit *engine.Exit
-	err := s.agent.WatchSandboxes(watch, func(got agent.Sandbox) error {
-		if got.ID == s.id && !got.State.Live() {
-			exit = &engine.Exit{Reason: got.Reason, At: time.Now()}
-			stop()
+	for {
+		st, err := s.Status(ctx)
+		if err != nil {
+			return engine.Exit{}, err
 		}
-		return nil
-	})
-	if exit != nil {
-		return *exit, nil
+		if st.Exit != nil {
+			return engine.Exit{Reason: st.Exit.Reason, At: time.Now()}, nil
+		}
+		if err := clock.Real().Sleep(ctx, 5*time.Millisecond); err != nil {
+			return engine.Exit{}, err
+		}
 	}
-	return engine.Exit{}, err
 }
 
 // Pause freezes the sandbox.

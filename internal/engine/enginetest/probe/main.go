@@ -14,7 +14,9 @@ import (
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "sleep" {
-		select {} // a spawned child: lives until it is killed
+		for { // a spawned child: lives until it is killed
+			time.Sleep(time.Hour) // select{} would be found to be a deadlock
+		}
 	}
 	if len(os.Args) > 2 && os.Args[1] == "ask" {
 		if err := ask(os.Args[2], os.Args[3:]); err != nil {
