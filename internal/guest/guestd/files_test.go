@@ -159,10 +159,12 @@ func TestFilesFullDisk(t *testing.T) {
 
 func TestWriteFileReaderFails(t *testing.T) {
 	t.Parallel()
+	// Removed after the daemon has ended, which may still be writing.
+	dir := openDir(t)
 	d := initialised(t)
 	broken := errors.New("the source broke")
 	r := io.MultiReader(strings.NewReader("some"), iotestErr{broken})
-	err := d.client.WriteFile(t.Context(), guestclient.File{Path: filepath.Join(openDir(t), "f")}, r)
+	err := d.client.WriteFile(t.Context(), guestclient.File{Path: filepath.Join(dir, "f")}, r)
 	if !errors.Is(err, broken) {
 		t.Errorf("WriteFile = %v, want %v", err, broken)
 	}
