@@ -19,7 +19,10 @@ import (
 // MakeMinimal returns the minimal base; concurrent calls share the work, which
 // goes on when one of them gives up.
 func (h *Host) MakeMinimal(ctx context.Context) (agent.Image, error) {
-	return h.minimal.do(ctx, h.spawn, func() (agent.Image, error) { return h.opt.Images.Minimal(h.life) })
+	return h.minimal.do(ctx, h.spawn, func() (agent.Image, error) {
+		img, err := h.opt.Images.Minimal(h.life)
+		return img, ownDisk(err)
+	})
 }
 
 // ImportImage makes an image from a stream.
@@ -32,7 +35,17 @@ func (h *Host) ImportImage(ctx context.Context, kind agent.ImportKind, r io.Read
 	if kind != agent.ImportTar && kind != agent.ImportOCI {
 		return agent.Image{}, errs.New(errs.Invalid, "there is no import format %q", kind).WithField("kind")
 	}
-	return h.opt.Images.Import(ctx, kind, r)
+	img, err := h.opt.Images.Import(ctx, kind, r)
+	return img, ownDisk(err)
+}
+
+// ownDisk names the disk that is full: "disk_full" alone is a sandbox's.
+func ownDisk(err error) error {
+	if errs.KindOf(err) != errs.Exhausted || errs.CodeOf(err) != "disk_full" {
+		return err
+	}
+	return errs.Wrap(err, errs.Exhausted, "host.Images", "the host's disk is full").
+		WithCode("host_disk_full").WithRemedy("remove unused templates or enlarge the disk")
 }
 
 // HasArtifact reports whether an image or snapshot is on the host.
@@ -126,6 +139,7 @@ func (h *Host) flatten(ctx context.Context, s *sandbox) (agent.Image, error) {
 		_ = raw.CloseWithError(err) // ends the engine's writing after a failure
 	}()
 	img, err := h.opt.Images.Flatten(ctx, s.rec.Image, clean)
+	err = ownDisk(err)
 	_ = clean.CloseWithError(errLayerUnread)
 	<-filtered
 	if lerr := <-layerErr; lerr != nil && !errors.Is(lerr, errLayerUnread) && err != nil {

@@ -216,6 +216,9 @@ func (h *Host) RenewSandbox(_ context.Context, id lehr.SandboxID, ttl time.Durat
 	if !s.rec.State.Live() {
 		return endedError(&s.rec)
 	}
+	if s.dying { // its time was over before this call
+		return errDestroyed
+	}
 	s.rec.ExpiresAt = h.expiry(ttl)
 	h.nudge()
 	return h.saveRecord(&s.rec)

@@ -19,6 +19,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/host"
 	"github.com/lehr-dev/lehr/internal/hostrpc"
+	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
 // Options configure an agent.
@@ -28,10 +29,14 @@ type Options struct {
 	// LifeFD is the reading end of a pipe that the parent holds open: when it
 	// closes, the agent ends. 0: the agent has no parent.
 	LifeFD int
-	Pool   host.Pool    // slots kept ready
+	Pool   *host.Pool   // slots kept ready; default: DefaultPool
 	Log    *slog.Logger // default: discarded
 	Ready  func()       // called once when calls are taken; may be nil
 }
+
+// DefaultPool costs some 10 MB of memory a slot and makes a sandbox of the
+// default shape start without waiting for its isolation.
+var DefaultPool = host.Pool{Size: 4, Restore: 2, Resources: lehr.DefaultResources}
 
 // stopTime bounds a stop: calls under way are ended, then their answers sent.
 const stopTime = 5 * time.Second
@@ -45,6 +50,9 @@ var errParentEnded = errs.New(errs.Cancelled, "the parent process has ended")
 func Run(ctx context.Context, o Options) error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Pool == nil {
+		o.Pool = &DefaultPool
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

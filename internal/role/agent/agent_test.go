@@ -53,7 +53,7 @@ func start(t testing.TB, data string, life int, pool host.Pool) *running {
 	ready := make(chan struct{})
 	log := slog.New(slog.NewTextHandler(testWriter{t}, nil))
 	go func() {
-		r.done <- role.Run(ctx, role.Options{Data: data, Socket: socket, LifeFD: life, Pool: pool, Log: log, Ready: func() { close(ready) }})
+		r.done <- role.Run(ctx, role.Options{Data: data, Socket: socket, LifeFD: life, Pool: &pool, Log: log, Ready: func() { close(ready) }})
 	}()
 	select {
 	case <-ready:

@@ -86,7 +86,7 @@ func (p *parts) open(ctx context.Context, o Options) (err error) {
 	p.host, err = host.Open(ctx, host.Options{
 		ID: id, Engine: p.engine, Images: images{store: p.images, minimal: filepath.Join(o.Data, minimalFile), log: o.Log},
 		Guest: guest, Connect: connect, StateDir: filepath.Join(o.Data, sandboxesDir), SnapshotDir: filepath.Join(o.Data, snapshotsDir),
-		ResolvConf: hostnet.ResolvConf(), Capacity: capacity, Pool: o.Pool, Log: o.Log,
+		ResolvConf: hostnet.ResolvConf(), Capacity: capacity, Pool: *o.Pool, Log: o.Log,
 	})
 	return err
 }
