@@ -165,7 +165,7 @@ func TestCancelKeepsTheLastLines(t *testing.T) {
 func TestCancelAgainstSuccess(t *testing.T) {
 	t.Parallel()
 	won := map[lehr.BuildStatus]int{}
-	for range 40 {
+	for range 20 {
 		inWorld(t, func(w *world) {
 			armed := w.fails.Arm(failpoint.PublishBeforeCommit, failpoint.Pause, 1)
 			w.work(w.svc, WorkerOptions{Embedded: true})

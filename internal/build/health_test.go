@@ -39,19 +39,21 @@ func after(d time.Duration, f agenttest.Script) agenttest.Script {
 	}
 }
 
-func TestHealthcheck(t *testing.T) {
-	t.Parallel()
+// healthCase is a healthcheck with what becomes of it.
+type healthCase struct {
+	name    string
+	check   string
+	play    []agenttest.Script
+	code    string // of the failure, empty: success
+	fault   lehr.Fault
+	message string          // part of it
+	began   []time.Duration // of the probes
+}
+
+func healthCases() []healthCase {
 	bad, good := exits(7, "", "not yet\n"), exits(0, "ok\n", "")
 	second := time.Second
-	tests := []struct {
-		name    string
-		check   string
-		play    []agenttest.Script
-		code    string // of the failure, empty: success
-		fault   lehr.Fault
-		message string          // part of it
-		began   []time.Duration // of the probes
-	}{
+	return []healthCase{
 		{
 			name: "first probe at once", check: "probe", play: []agenttest.Script{good},
 			began: []time.Duration{0},
@@ -77,11 +79,11 @@ func TestHealthcheck(t *testing.T) {
 		},
 		{
 			name: "without retries only the phase's limit ends it", check: "--interval=1m probe", play: []agenttest.Script{bad},
-			code: CodeHealthcheckFailed, fault: lehr.FaultUser, message: "not healthy within 10m0s; the last one: exit code 7: not yet",
+			code: CodeHealthcheckFailed, fault: lehr.FaultUser, message: "not healthy within 2m0s; the last one: exit code 7: not yet",
 		},
 		{
 			name: "a hanging probe is cut by the phase's limit", check: "--timeout=1h probe", play: []agenttest.Script{runs(24 * time.Hour)},
-			code: CodeHealthcheckFailed, fault: lehr.FaultUser, message: "not healthy within 10m0s", began: []time.Duration{0},
+			code: CodeHealthcheckFailed, fault: lehr.FaultUser, message: "not healthy within 2m0s", began: []time.Duration{0},
 		},
 		{
 			name: "a probe that cannot be run is not counted", check: "--retries=1 probe",
@@ -92,7 +94,11 @@ func TestHealthcheck(t *testing.T) {
 			code: CodeHealthcheckFailed, fault: lehr.FaultUser, message: "command_not_found",
 		},
 	}
-	for _, tt := range tests {
+}
+
+func TestHealthcheck(t *testing.T) {
+	t.Parallel()
+	for _, tt := range healthCases() {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			inWorld(t, func(w *world) {
@@ -101,6 +107,8 @@ func TestHealthcheck(t *testing.T) {
 				w.work(w.svc, WorkerOptions{Embedded: true})
 				params := w.request("START serve")
 				params.Healthcheck = tt.check
+				limit := 2 * time.Minute
+				params.Limits.Healthcheck = &limit
 				b := w.build(params)
 				if tt.code == "" {
 					w.wantEnd(b, lehr.BuildSuccess, "", "")

@@ -187,12 +187,12 @@ func TestBuildLimitEndsTheBuild(t *testing.T) {
 		w.host().Run = runs(24 * time.Hour)
 		w.work(w.svc, WorkerOptions{Embedded: true})
 		p := w.request("RUN --timeout=0s work")
-		limit := 90 * time.Minute
+		limit := 3 * time.Minute
 		p.Limits.Build = &limit
 		begun := time.Now()
 		b := w.build(p)
 		w.wantEnd(b, lehr.BuildFailed, CodeBuildTimeout, lehr.FaultUser)
-		if got := time.Since(begun).Round(time.Minute); got != limit {
+		if got := time.Since(begun).Round(10 * time.Second); got != limit {
 			t.Errorf("ended after %v, want %v", got, limit)
 		}
 		w.wantNothingLeft()
@@ -202,9 +202,11 @@ func TestBuildLimitEndsTheBuild(t *testing.T) {
 func TestBuildLimitCoversAllSteps(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(w *world) {
-		w.host().Run = runs(20 * time.Minute)
+		w.host().Run = runs(time.Minute)
 		w.work(w.svc, WorkerOptions{Embedded: true})
-		p := w.request("RUN --timeout=30m a", "RUN --timeout=30m b", "RUN --timeout=30m c", "RUN --timeout=30m d")
+		p := w.request("RUN a", "RUN b", "RUN c", "RUN d")
+		limit := 150 * time.Second
+		p.Limits.Build = &limit
 		b := w.build(p)
 		w.wantEnd(b, lehr.BuildFailed, CodeBuildTimeout, lehr.FaultUser)
 		if b.Error.Step != 3 || !strings.Contains(b.Error.Message, "recipe step 3 failed") {

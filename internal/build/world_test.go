@@ -13,6 +13,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/agent/agenttest"
 	"github.com/lehr-dev/lehr/internal/bus"
+	"github.com/lehr-dev/lehr/internal/bus/membus"
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/failpoint"
 	"github.com/lehr-dev/lehr/internal/lehr"
@@ -144,7 +145,7 @@ func (w *world) get(id lehr.BuildID) lehr.Build {
 // wait lets time pass until the build has ended and is cleaned up.
 func (w *world) wait(id lehr.BuildID) lehr.Build {
 	w.t.Helper()
-	for range 100_000 {
+	for i := range 10_000 {
 		b := w.get(id)
 		unclean, err := w.store.Queue().Unclean(w.ctx(), 100)
 		if err != nil {
@@ -153,7 +154,7 @@ func (w *world) wait(id lehr.BuildID) lehr.Build {
 		if b.Status.Terminal() && len(unclean) == 0 {
 			return b
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(min(time.Duration(i+1)*10*time.Millisecond, 5*time.Second))
 	}
 	w.t.Fatalf("build %s has not ended: %+v", id, w.get(id))
 	return lehr.Build{}
@@ -272,17 +273,14 @@ func runs(d time.Duration) agenttest.Script {
 	}
 }
 
-// wires is a bus in memory that can be cut.
+// wires is the bus in memory with a switch that cuts it.
 type wires struct {
-	mu     sync.Mutex
-	cut    bool
-	builds chan lehr.BuildID
-	topics map[bus.Topic]map[chan struct{}]struct{}
+	*membus.Bus
+	mu  sync.Mutex
+	cut bool
 }
 
-func newWires() *wires {
-	return &wires{builds: make(chan lehr.BuildID, 100), topics: map[bus.Topic]map[chan struct{}]struct{}{}}
-}
+func newWires() *wires { return &wires{Bus: membus.New()} }
 
 func (b *wires) setCut(cut bool) { b.mu.Lock(); defer b.mu.Unlock(); b.cut = cut }
 
@@ -295,57 +293,30 @@ func (b *wires) broken() error {
 	return nil
 }
 
-func (b *wires) PushBuild(_ context.Context, id lehr.BuildID) error {
+func (b *wires) PushBuild(ctx context.Context, id lehr.BuildID) error {
 	if err := b.broken(); err != nil {
 		return err
 	}
-	b.builds <- id
-	return nil
+	return b.Bus.PushBuild(ctx, id)
 }
 
 func (b *wires) PopBuild(ctx context.Context, wait time.Duration) (lehr.BuildID, bool, error) {
 	if err := b.broken(); err != nil {
 		return "", false, err
 	}
-	select {
-	case id := <-b.builds:
-		return id, true, nil
-	case <-time.After(wait):
-		return "", false, nil
-	case <-ctx.Done():
-		return "", false, context.Cause(ctx)
-	}
+	return b.Bus.PopBuild(ctx, wait)
 }
 
-func (b *wires) Publish(_ context.Context, topic bus.Topic) error {
+func (b *wires) Publish(ctx context.Context, topic bus.Topic) error {
 	if err := b.broken(); err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for c := range b.topics[topic] {
-		signal(c)
-	}
-	return nil
+	return b.Bus.Publish(ctx, topic)
 }
 
 func (b *wires) Subscribe(ctx context.Context, topic bus.Topic) (<-chan struct{}, error) {
 	if err := b.broken(); err != nil {
 		return nil, err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	c := make(chan struct{}, 1)
-	if b.topics[topic] == nil {
-		b.topics[topic] = map[chan struct{}]struct{}{}
-	}
-	b.topics[topic][c] = struct{}{}
-	context.AfterFunc(ctx, func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		delete(b.topics[topic], c)
-	})
-	return c, nil
+	return b.Bus.Subscribe(ctx, topic)
 }
-
-func (b *wires) Close() error { return nil }
