@@ -44,6 +44,31 @@ func needRoot(t testing.TB) {
 	}
 }
 
+// newData returns a data folder whose sandboxes are taken away at the end of
+// the test, whatever became of it.
+func newData(t testing.TB) string {
+	t.Helper()
+	data := t.TempDir()
+	t.Cleanup(func() {
+		if left, err := belongings(data); err != nil || len(left) == 0 {
+			return
+		}
+		t.Log("the test left sandboxes; they are taken away")
+		a := start(t, data, 0, host.Pool{})
+		all, err := a.ListSandboxes(context.Background())
+		if err != nil {
+			t.Error(err)
+		}
+		for _, s := range all {
+			if err := a.DestroySandbox(context.Background(), s.ID); err != nil {
+				t.Error(err)
+			}
+		}
+		a.stop(t)
+	})
+	return data
+}
+
 // start runs an agent on a data folder until the test ends or stop.
 func start(t testing.TB, data string, life int, pool host.Pool) *running {
 	t.Helper()
@@ -106,7 +131,6 @@ func create(t testing.TB, a agent.Agent, image, snapshot lehr.Digest) lehr.Sandb
 	if err != nil {
 		t.Fatalf("CreateSandbox() = %v", err)
 	}
-	t.Cleanup(func() { _ = a.DestroySandbox(context.WithoutCancel(t.Context()), id) })
 	return id
 }
 
@@ -149,7 +173,7 @@ func second(_ int, err error) error { return err }
 // TestAgent drives the whole machine: gVisor, network, guest daemon, images.
 func TestAgent(t *testing.T) {
 	needRoot(t)
-	data := t.TempDir()
+	data := newData(t)
 	a := start(t, data, 0, host.Pool{})
 	base := busybox(t, a)
 	id := create(t, a, base.Digest, "")
@@ -197,7 +221,7 @@ func TestEndsWithItsParent(t *testing.T) {
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		t.Fatal(err)
 	}
-	a := start(t, t.TempDir(), pipe[0], host.Pool{})
+	a := start(t, newData(t), pipe[0], host.Pool{})
 	if err := unix.Close(pipe[1]); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +238,7 @@ func TestEndsWithItsParent(t *testing.T) {
 
 func TestSecondAgentIsRefused(t *testing.T) {
 	needRoot(t)
-	data := t.TempDir()
+	data := newData(t)
 	a := start(t, data, 0, host.Pool{})
 	err := role.Run(t.Context(), role.Options{Data: data, Socket: filepath.Join(data, "agent.sock")})
 	if !errs.IsKind(err, errs.Conflict) {

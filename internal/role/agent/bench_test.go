@@ -15,7 +15,7 @@ import (
 // between, which it does not count.
 func BenchmarkSandbox(b *testing.B) {
 	needRoot(b)
-	a := start(b, b.TempDir(), 0, host.Pool{Size: 4, Resources: lehr.DefaultResources})
+	a := start(b, newData(b), 0, host.Pool{Size: 4, Resources: lehr.DefaultResources})
 	base := busybox(b, a)
 	var created, first, later, destroyed []time.Duration
 	for b.Loop() {

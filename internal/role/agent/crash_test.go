@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/lehr-dev/lehr/internal/agent"
+	"github.com/lehr-dev/lehr/internal/host"
 	"github.com/lehr-dev/lehr/internal/hostrpc"
 	"github.com/lehr-dev/lehr/internal/lehr"
 	role "github.com/lehr-dev/lehr/internal/role/agent"
@@ -63,7 +64,7 @@ func kill(cmd *exec.Cmd) {
 // process, and the next agent serves the sandbox.
 func TestKilledAgent(t *testing.T) {
 	needRoot(t)
-	data := t.TempDir()
+	data := newData(t)
 	first, a := startProcess(t, data)
 	base := busybox(t, a)
 	id := create(t, a, base.Digest, "")
@@ -72,7 +73,7 @@ func TestKilledAgent(t *testing.T) {
 	before := uptime(t, a, id)
 	kill(first)
 
-	_, again := startProcess(t, data)
+	second, again := startProcess(t, data)
 	sb, err := again.GetSandbox(t.Context(), id)
 	if err != nil || sb.State != lehr.SandboxRunning {
 		t.Fatalf("GetSandbox() after kill -9 = %+v, %v", sb, err)
@@ -84,6 +85,12 @@ func TestKilledAgent(t *testing.T) {
 	checkBeats(t, sh(t, again, id, "cat /run/beats"), before, after)
 	if err := again.DestroySandbox(t.Context(), id); err != nil {
 		t.Errorf("DestroySandbox() = %v", err)
+	}
+
+	kill(second) // with slots in its pool, which are the next agent's to remove
+	start(t, data, 0, host.Pool{}).stop(t)
+	if left, err := belongings(data); err != nil || len(left) > 0 {
+		t.Errorf("after an agent that ended well there is %q, %v", left, err)
 	}
 }
 

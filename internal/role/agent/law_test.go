@@ -21,7 +21,7 @@ import (
 // real sandboxes behind the agent's socket.
 func TestEngineLaw(t *testing.T) {
 	needRoot(t)
-	data := t.TempDir()
+	data := newData(t)
 	a := start(t, data, 0, host.Pool{})
 	image, err := a.ImportImage(t.Context(), agent.ImportTar, bytes.NewReader(probeTree(t)))
 	if err != nil {
