@@ -13,15 +13,25 @@ package main
 import (
 	"os"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
+	"unsafe"
 
 	"gvisor.dev/gvisor/runsc/cli"
 	"gvisor.dev/gvisor/runsc/cmd/sentry/sentrycmd"
 	"gvisor.dev/gvisor/runsc/cmd/util"
 )
 
+var processName = []byte("lehr-sentry\x00")
+
 const (
+	releaseFirst = 2 * time.Second // between two looks at the heap
+	releaseLast  = time.Minute     // where it is large for a reason
+	releaseStep  = 64 << 20        // what makes a collection worth its time
+
 	heapShare  = 4        // a sentry's own heap may take 1/heapShare of the sandbox's memory
 	heapLeast  = 96 << 20 // below this the collector would run all the time
 	totalFlag  = "--total-memory"
@@ -29,8 +39,12 @@ const (
 )
 
 func main() {
+	// The engine executes it by descriptor, whose number would be its name. That
+	// it may fail changes nothing but a column in ps.
+	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_NAME, uintptr(unsafe.Pointer(&processName[0])), 0)
 	if limit := heapLimit(os.Args[1:]); limit > 0 {
 		debug.SetMemoryLimit(limit)
+		go releaseHeap()
 	}
 	cli.Run(nil, map[util.SubCommand]string{
 		new(sentrycmd.Boot):   internally,
@@ -59,4 +73,27 @@ func heapLimit(args []string) int64 {
 		return max(total/heapShare, heapLeast)
 	}
 	return 0
+}
+
+// releaseHeap gives memory back to the host some seconds after the heap was much
+// larger for a moment: a sentry holds each file whole while it makes a tar of the
+// writable layer, and allocates nothing afterwards, so that no collection would
+// come by itself. The engine waits for it before it lowers the sandbox's memory
+// limit again.
+func releaseHeap() {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
+	heap := func() uint64 {
+		metrics.Read(sample)
+		return sample[0].Value.Uint64() + sample[1].Value.Uint64()
+	}
+	floor, wait := heap(), releaseFirst
+	for {
+		time.Sleep(wait)
+		if heap() < floor+releaseStep {
+			wait = releaseFirst
+			continue
+		}
+		debug.FreeOSMemory()
+		wait = min(2*wait, releaseLast)
+	}
 }

@@ -51,7 +51,7 @@ func GuestTar(probe []byte) []byte {
 }
 
 // BuildProbe compiles the probe, statically, and returns the binary.
-func BuildProbe(t *testing.T) []byte {
+func BuildProbe(t testing.TB) []byte {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "probe")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out,

@@ -50,7 +50,7 @@ func (e *Engine) adoptSlot(ctx context.Context, id engine.SlotID) error {
 // resumeWatch follows the sentry of an adopted slot, or finds out how it ended.
 func (s *slot) resumeWatch() error {
 	if s.rec.Exit != nil {
-		s.cut = true
+		s.cutConnections()
 		close(s.ended)
 		return nil
 	}
@@ -72,6 +72,7 @@ func (s *slot) resumeWatch() error {
 	s.e.work.Add(2)
 	go s.watch(p)
 	go s.watchGuest()
+	s.takeMemoryBack() // an earlier engine may have ended before it did
 	return nil
 }
 

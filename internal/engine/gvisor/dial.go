@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -25,19 +26,45 @@ func (b *sandbox) Dial(ctx context.Context, port uint16) (net.Conn, error) {
 	if state := s.status().State; state != engine.StateRunning && state != engine.StatePaused {
 		return nil, s.errEnded()
 	}
-	var conn net.Conn
-	if lease := s.netLease(); lease != nil {
-		conn, err = dialThrough(ctx, lease, port)
-	} else {
-		conn, err = s.forward(ctx, port)
-	}
+	conn, err := s.dial(ctx, port)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, cause
 		}
+		if s.isDown() {
+			return nil, s.errEnded()
+		}
 		return nil, errs.Wrap(err, errs.Unavailable, "gvisor.Dial", "nothing answers on that port of the sandbox")
 	}
 	return s.track(conn)
+}
+
+// dial connects, and gives up when the sandbox ends meanwhile.
+func (s *slot) dial(ctx context.Context, port uint16) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	defer cancel()
+	waiting.Go(func() {
+		select {
+		case <-s.down:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	if lease := s.netLease(); lease != nil {
+		return dialThrough(ctx, lease, port)
+	}
+	return s.forward(ctx, port)
+}
+
+func (s *slot) isDown() bool {
+	select {
+	case <-s.down:
+		return true
+	default:
+		return false
+	}
 }
 
 // dialThrough connects over the sandbox's own link: many sandboxes have the
@@ -111,7 +138,10 @@ func (c *trackedConn) CloseWrite() error {
 // cutConnections closes every connection to the sandbox and refuses new ones.
 func (s *slot) cutConnections() {
 	s.mu.Lock()
-	s.cut = true
+	if !s.cut {
+		s.cut = true
+		close(s.down)
+	}
 	conns := s.conns
 	s.conns = map[net.Conn]struct{}{}
 	s.mu.Unlock()

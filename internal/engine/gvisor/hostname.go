@@ -17,16 +17,17 @@ import (
 // maxHostname is what Linux allows.
 const maxHostname = 64
 
-// setHostname gives the sandbox its host name. The sentry takes one from the
-// root container's spec only, which is older than the name; so a second pause
-// program, in the namespace that both containers share, sets it. After a
-// restore it replaces the name that the snapshot was taken under.
-func (s *slot) setHostname(ctx context.Context, name string) error {
+// setHostname starts to give the sandbox its host name; done waits until it has
+// it. The sentry takes one from the root container's spec only, which is older
+// than the name; so a second pause program, in the namespace that both
+// containers share, sets it. After a restore it replaces the name that the
+// snapshot was taken under.
+func (s *slot) setHostname(ctx context.Context, name string) (done func() error, err error) {
 	if name == "" {
-		return nil
+		return func() error { return nil }, nil
 	}
 	if len(name) > maxHostname {
-		return errs.New(errs.Invalid, "the host name is longer than %d bytes", maxHostname).WithField("hostname")
+		return nil, errs.New(errs.Invalid, "the host name is longer than %d bytes", maxHostname).WithField("hostname")
 	}
 	admin := auth.CapabilitySetOf(linux.CAP_SYS_ADMIN)
 	args := &control.ExecArgs{
@@ -37,14 +38,16 @@ func (s *slot) setHostname(ctx context.Context, name string) error {
 	}
 	var pid int32
 	if err := s.ctl.call(ctx, boot.ContMgrExecuteAsync, args, &pid); err != nil {
-		return err
+		return nil, err
 	}
-	var status uint32
-	if err := s.ctl.call(ctx, boot.ContMgrWaitPID, &boot.WaitPIDArgs{PID: pid, CID: string(s.id)}, &status); err != nil {
-		return err
-	}
-	if status != 0 {
-		return fmt.Errorf("setting the host name: the program %s", describe(unix.WaitStatus(status)))
-	}
-	return nil
+	return func() error {
+		var status uint32
+		if err := s.ctl.call(ctx, boot.ContMgrWaitPID, &boot.WaitPIDArgs{PID: pid, CID: string(s.id)}, &status); err != nil {
+			return err
+		}
+		if status != 0 {
+			return fmt.Errorf("setting the host name: the program %s", describe(unix.WaitStatus(status)))
+		}
+		return nil
+	}, nil
 }

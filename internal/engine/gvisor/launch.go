@@ -137,6 +137,7 @@ func (b birth) command(donated *donations, started *os.File) (*exec.Cmd, error) 
 	args = append(args, donated.flags()...)
 	args = append(args,
 		"--setup-root",
+		"--apply-caps", // in place: otherwise it would drop them by starting itself again
 		"--gofer-mount-confs="+pauseMounts,
 		"--cpu-num="+strconv.Itoa(int(b.shape.VCPUs)),
 		"--total-memory="+memory,

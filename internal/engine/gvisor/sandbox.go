@@ -83,6 +83,10 @@ func (b *sandbox) Resume(ctx context.Context) error {
 // operate runs f, alone, on a sandbox that was running or paused a moment ago.
 // Errors: NotFound, Conflict when it is in another state, those of f.
 func (b *sandbox) operate(ctx context.Context, f func(*slot, engine.State) error) error {
+	if err := b.e.begin(); err != nil {
+		return err
+	}
+	defer b.e.work.Done()
 	s, err := b.e.find(b.id)
 	if err != nil {
 		return err

@@ -15,7 +15,8 @@ import (
 
 // slot is one slot and the sandbox in it. Whoever holds op may change what the
 // slot is doing; Stop and Destroy take the sentry away without it, so that they
-// end an operation that hangs. mu guards the fields below it.
+// end an operation that hangs. mu guards the fields below it; of rec, what says
+// which slot this is never changes and is read without it.
 type slot struct {
 	e     *Engine
 	id    engine.SlotID
@@ -24,13 +25,17 @@ type slot struct {
 	ctl   controlSocket
 	op    chan struct{} // capacity 1; full while an operation runs
 	ended chan struct{} // closed when rec.Exit is set
+	down  chan struct{} // closed by cutConnections: nothing answers any more
+
+	lent    sync.Mutex // held while the memory limit is changed
+	lending bool       // guarded by lent: the limit is raised
 
 	mu      sync.Mutex
 	rec     record
 	sentry  *process // nil before it was launched
 	lease   NetLease // nil without a network
 	conns   map[net.Conn]struct{}
-	cut     bool     // the sandbox has ended: new connections are refused
+	cut     bool     // down is closed: new connections are refused
 	lost    string   // how the first process ended, when it did
 	removal *removal // the present or last attempt to remove the slot
 }
@@ -44,6 +49,7 @@ func (e *Engine) newSlot(rec record) *slot {
 		ctl:   controlSocket{dir: dir},
 		op:    make(chan struct{}, 1),
 		ended: make(chan struct{}),
+		down:  make(chan struct{}),
 		conns: map[net.Conn]struct{}{},
 	}
 }

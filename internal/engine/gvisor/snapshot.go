@@ -252,5 +252,9 @@ func (s *slot) restore(ctx context.Context, spec engine.StartSpec, args *boot.St
 	if err := s.ctl.call(ctx, boot.ContMgrRestoreSubcontainer, args, nil, files.files...); err != nil {
 		return err
 	}
-	return s.setHostname(ctx, spec.Hostname)
+	named, err := s.setHostname(ctx, spec.Hostname)
+	if err != nil {
+		return err
+	}
+	return named()
 }

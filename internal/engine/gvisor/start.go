@@ -136,7 +136,8 @@ func (s *slot) start(ctx context.Context, spec engine.StartSpec) error {
 
 // bootGuest starts the template as the second container.
 func (s *slot) bootGuest(ctx context.Context, spec engine.StartSpec, args *boot.StartArgs, files *donations) error {
-	if err := s.setHostname(ctx, spec.Hostname); err != nil {
+	named, err := s.setHostname(ctx, spec.Hostname)
+	if err != nil {
 		return err
 	}
 	if err := s.ctl.call(ctx, boot.ContMgrCreateSubcontainer, &boot.CreateArgs{CID: guestContainer}, nil); err != nil {
@@ -145,7 +146,7 @@ func (s *slot) bootGuest(ctx context.Context, spec engine.StartSpec, args *boot.
 	if err := s.ctl.call(ctx, boot.ContMgrStartSubcontainer, args, nil, files.files...); err != nil {
 		return badInit(err)
 	}
-	return nil
+	return named()
 }
 
 // badInit recognises a first process that cannot be executed: a fault of what

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -36,8 +37,12 @@ var shared = struct {
 	err  error
 }{}
 
-// TestMain removes what the tests share.
+// TestMain removes what the tests share, or runs as the holder of crash_test.go.
 func TestMain(m *testing.M) {
+	if config := os.Getenv(holderVariable); config != "" {
+		fmt.Fprintln(os.Stderr, hold(config))
+		os.Exit(1)
+	}
 	dir, err := os.MkdirTemp("", "lehr-gvisor-")
 	if err != nil {
 		panic(err)
@@ -54,7 +59,7 @@ func TestMain(m *testing.M) {
 var fixtureDir string
 
 // newFixture returns the sentry and the suite's images, made once.
-func newFixture(t *testing.T) fixture {
+func newFixture(t testing.TB) fixture {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("SKIP-ENV: the gVisor engine needs root")
@@ -66,7 +71,7 @@ func newFixture(t *testing.T) fixture {
 	return shared.f
 }
 
-func makeFixture(t *testing.T) (fixture, error) {
+func makeFixture(t testing.TB) (fixture, error) {
 	f := fixture{sentry: os.Getenv(sentryVariable)}
 	if f.sentry == "" {
 		f.sentry = filepath.Join(fixtureDir, "lehr-sentry")
@@ -139,7 +144,7 @@ func addEntry(w *erofs.Writer, h *tar.Header, body io.Reader) error {
 }
 
 // open opens an engine on dir.
-func (f fixture) open(t *testing.T, dir string, network gvisor.Network) *gvisor.Engine {
+func (f fixture) open(t testing.TB, dir string, network gvisor.Network) *gvisor.Engine {
 	t.Helper()
 	e, err := gvisor.Open(t.Context(), gvisor.Options{
 		StateDir: dir, Sentry: f.sentry, Network: network, CgroupParent: "lehr-test",

@@ -86,6 +86,53 @@ func (g *Group) limit(l Limits) error {
 	)
 }
 
+// SetMemory changes the group's memory limit. A lower limit is set only when the
+// group fits into it: where the kernel would kill for it instead, SetMemory asks
+// it to reclaim and fails. Errors: Exhausted when the group uses more and the
+// caller should try again later, Unavailable.
+func (g *Group) SetMemory(bytes int64) error {
+	value := strconv.FormatInt(bytes, 10)
+	dir := g.dir(memoryController)
+	if g.h.Unified() {
+		return g.setUnifiedMemory(dir, bytes)
+	}
+	const limit, withSwap = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+	// The limit with swap may never be the smaller one, so the order depends on
+	// the direction; only one of the two orders works.
+	err := errors.Join(optional(write(dir, withSwap, value)), write(dir, limit, value))
+	if err != nil {
+		err = errors.Join(write(dir, limit, value), optional(write(dir, withSwap, value)))
+	}
+	if errors.Is(err, unix.EBUSY) {
+		return errs.Wrap(err, errs.Exhausted, "jail.SetMemory", "the group uses more memory than that")
+	}
+	if err != nil {
+		return errs.Wrap(err, errs.Unavailable, "jail.SetMemory", "cannot set the memory limit of "+g.name)
+	}
+	return nil
+}
+
+// setUnifiedMemory sets the limit of a version 2 group.
+func (g *Group) setUnifiedMemory(dir string, bytes int64) error {
+	data, err := os.ReadFile(filepath.Join(dir, "memory.current"))
+	if err != nil {
+		return errs.Wrap(err, errs.Unavailable, "jail.SetMemory", "cannot read the memory of "+g.name)
+	}
+	used, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil {
+		return errs.Wrap(err, errs.Unavailable, "jail.SetMemory", "cannot read the memory of "+g.name)
+	}
+	if used > bytes {
+		// Fails where it could not reclaim that much, or is not known.
+		_ = write(dir, "memory.reclaim", strconv.FormatInt(used-bytes, 10))
+		return errs.New(errs.Exhausted, "the group uses more memory than that")
+	}
+	if err := write(dir, "memory.max", strconv.FormatInt(bytes, 10)); err != nil {
+		return errs.Wrap(err, errs.Unavailable, "jail.SetMemory", "cannot set the memory limit of "+g.name)
+	}
+	return nil
+}
+
 // optional forgives a control file that this kernel was built without.
 func optional(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
@@ -225,4 +272,21 @@ func (g *Group) CPUTime() (time.Duration, error) {
 		return 0, errs.Wrap(err, errs.Internal, "jail.CPUTime", "cannot read the processor time of "+g.name)
 	}
 	return time.Duration(ns), nil
+}
+
+// MemoryLimit returns the group's memory limit in bytes. Errors: Internal.
+func (g *Group) MemoryLimit() (int64, error) {
+	name := "memory.limit_in_bytes"
+	if g.h.Unified() {
+		name = "memory.max"
+	}
+	data, err := os.ReadFile(filepath.Join(g.dir(memoryController), name))
+	if err != nil {
+		return 0, errs.Wrap(err, errs.Internal, "jail.MemoryLimit", "cannot read the memory limit of "+g.name)
+	}
+	limit, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil {
+		return 0, errs.Wrap(err, errs.Internal, "jail.MemoryLimit", "cannot read the memory limit of "+g.name)
+	}
+	return limit, nil
 }
