@@ -36,7 +36,7 @@ type Options struct {
 }
 
 // readers is how many reads of a file run at the same time.
-const readers = 8
+const readers = 4
 
 // Open opens the store and brings its schema up to date. It fails with
 // Unavailable, or with Unsupported where a newer release wrote the file.
@@ -113,7 +113,7 @@ func dsn(path string, readOnly bool) string {
 	if path == Memory {
 		return path + "?" + url.Values{"_pragma": pragmas}.Encode()
 	}
-	pragmas = append(pragmas, "journal_mode(wal)", "synchronous(full)", "cache_size(-16384)")
+	pragmas = append(pragmas, "journal_mode(wal)", "synchronous(full)", "cache_size(-4096)")
 	if readOnly {
 		pragmas = append(pragmas, "query_only(1)")
 	}
