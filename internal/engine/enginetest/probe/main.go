@@ -25,10 +25,8 @@ func main() {
 		}
 		return
 	}
-	if err := serve(); err != nil {
-		fmt.Fprintln(os.Stderr, "probe:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "probe:", serve())
+	os.Exit(1)
 }
 
 // ask puts one verb to the probe that serves here and prints its reply; for
@@ -49,7 +47,7 @@ func ask(verb string, args []string) error {
 	return probewire.Write(os.Stdout, reply)
 }
 
-// serve answers one verb per connection, for ever.
+// serve answers one verb per connection; it returns only when it cannot.
 func serve() error {
 	ln, err := net.Listen("tcp", fmt.Sprintf(":%d", probewire.Port))
 	if err != nil {
