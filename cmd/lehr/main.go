@@ -7,6 +7,7 @@ import (
 	"os/signal"
 
 	"github.com/lehr-dev/lehr/internal/cli"
+	"github.com/lehr-dev/lehr/internal/failpoint"
 	"github.com/lehr-dev/lehr/internal/program"
 )
 
@@ -18,6 +19,10 @@ func run() int {
 	if err := program.KeepDescriptors(); err != nil {
 		fmt.Fprintln(os.Stderr, "lehr: inherited descriptors cannot be kept back:", err)
 		return cli.ExitPlatform
+	}
+	if err := failpoint.Install(os.Getenv); err != nil {
+		fmt.Fprintln(os.Stderr, "lehr:", err)
+		return cli.ExitUsage
 	}
 	ctx, stop := program.Context(false)
 	defer stop()

@@ -17,6 +17,9 @@ import (
 // secretChars is the length of a key after its prefix: 160 bits in hex.
 const secretChars = 40
 
+// connectPrefix begins the path of every Connect method.
+const connectPrefix = "/lehr.v1."
+
 type callerKey struct{}
 
 // caller returns the key that authenticated the request.
@@ -36,7 +39,8 @@ func authenticate(accounts store.Accounts, log *slog.Logger, next http.Handler) 
 			return
 		}
 		httpkit.LogError(r.Context(), log, "authenticate", err)
-		if connectErrors.IsSupported(r) {
+		// Not IsSupported alone: it takes every GET for a Connect one.
+		if strings.HasPrefix(r.URL.Path, connectPrefix) && connectErrors.IsSupported(r) {
 			_ = connectErrors.Write(w, r, httpkit.ConnectError(err)) // a client that is gone gets nothing
 			return
 		}

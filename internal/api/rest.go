@@ -18,28 +18,29 @@ import (
 
 // rest adds the routes under /v1, each over the Connect method of its name.
 func (d *door) rest(mux *http.ServeMux) {
-	handle(mux, "POST /v1/builds", d, http.StatusCreated, d.builds.Create, body)
-	handle(mux, "GET /v1/builds", d, http.StatusOK, d.builds.List, query)
-	handle(mux, "GET /v1/builds/{id}", d, http.StatusOK, d.builds.Get, path)
-	handle(mux, "POST /v1/builds/{id}/cancel", d, http.StatusOK, d.builds.Cancel, path)
+	r := routes{mux: mux, door: d}
+	handle(r, "POST /v1/builds", http.StatusCreated, d.builds.Create, body)
+	handle(r, "GET /v1/builds", http.StatusOK, d.builds.List, query)
+	handle(r, "GET /v1/builds/{id}", http.StatusOK, d.builds.Get, path)
+	handle(r, "POST /v1/builds/{id}/cancel", http.StatusOK, d.builds.Cancel, path)
 	mux.HandleFunc("GET /v1/builds/{id}/logs", d.restLogs)
 
-	handle(mux, "GET /v1/templates", d, http.StatusOK, d.templates.List, query)
-	handle(mux, "GET /v1/templates/{name...}", d, http.StatusOK, d.templates.Get, path)
-	handle(mux, "DELETE /v1/templates/{name...}", d, http.StatusOK, d.templates.Remove, path)
+	handle(r, "GET /v1/templates", http.StatusOK, d.templates.List, query)
+	handle(r, "GET /v1/templates/{name...}", http.StatusOK, d.templates.Get, path)
+	handle(r, "DELETE /v1/templates/{name...}", http.StatusOK, d.templates.Remove, path)
 	mux.HandleFunc("POST /v1/templates/import", d.restImport)
 
-	handle(mux, "POST /v1/sandboxes", d, http.StatusCreated, d.sandboxes.Create, body)
-	handle(mux, "GET /v1/sandboxes", d, http.StatusOK, d.sandboxes.List, query)
-	handle(mux, "GET /v1/sandboxes/{id}", d, http.StatusOK, d.sandboxes.Get, path)
-	handle(mux, "DELETE /v1/sandboxes/{id}", d, http.StatusOK, d.sandboxes.Kill, path)
+	handle(r, "POST /v1/sandboxes", http.StatusCreated, d.sandboxes.Create, body)
+	handle(r, "GET /v1/sandboxes", http.StatusOK, d.sandboxes.List, query)
+	handle(r, "GET /v1/sandboxes/{id}", http.StatusOK, d.sandboxes.Get, path)
+	handle(r, "DELETE /v1/sandboxes/{id}", http.StatusOK, d.sandboxes.Kill, path)
 	mux.HandleFunc("POST /v1/sandboxes/{id}/exec", d.restExec)
 	mux.HandleFunc("GET /v1/sandboxes/{id}/files", d.restReadFile)
 	mux.HandleFunc("PUT /v1/sandboxes/{id}/files", d.restWriteFile)
 
-	handle(mux, "POST /v1/keys", d, http.StatusCreated, d.keys.Create, body)
-	handle(mux, "GET /v1/keys", d, http.StatusOK, d.keys.List, query)
-	handle(mux, "DELETE /v1/keys/{id}", d, http.StatusOK, d.keys.Revoke, path)
+	handle(r, "POST /v1/keys", http.StatusCreated, d.keys.Create, body)
+	handle(r, "GET /v1/keys", http.StatusOK, d.keys.List, query)
+	handle(r, "DELETE /v1/keys/{id}", http.StatusOK, d.keys.Revoke, path)
 
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		httpkit.WriteError(w, errs.New(errs.NotFound, "there is no %s %s", r.Method, r.URL.Path).WithCode("route_unknown").
@@ -50,6 +51,12 @@ func (d *door) rest(mux *http.ServeMux) {
 // binder fills a request message from an HTTP request.
 type binder func(w http.ResponseWriter, r *http.Request, m proto.Message) error
 
+// routes is where handle adds to.
+type routes struct {
+	mux  *http.ServeMux
+	door *door
+}
+
 // handle serves a Connect method as a REST route.
 func handle[Req, Res any, PReq interface {
 	*Req
@@ -57,9 +64,10 @@ func handle[Req, Res any, PReq interface {
 }, PRes interface {
 	*Res
 	proto.Message
-}](mux *http.ServeMux, route string, d *door, status int, method func(context.Context, *connect.Request[Req]) (*connect.Response[Res], error), bind ...binder,
+}](to routes, route string, status int, method func(context.Context, *connect.Request[Req]) (*connect.Response[Res], error), bind ...binder,
 ) {
-	mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
+	d := to.door
+	to.mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
 		var msg Req
 		for _, b := range bind {
 			if err := b(w, r, PReq(&msg)); err != nil {

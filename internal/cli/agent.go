@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"context"
+	"errors"
+
 	"github.com/spf13/cobra"
 
 	"github.com/lehr-dev/lehr/internal/role/agent"
@@ -17,7 +20,11 @@ func (a *app) agentCommand() *cobra.Command {
 				return usage("lehr agent is started by lehr up; running one on its own is not supported yet")
 			}
 			o.Log = a.logger(level).With("role", "agent")
-			return agent.Run(cmd.Context(), o)
+			err := agent.Run(cmd.Context(), o)
+			if errors.Is(err, context.Cause(cmd.Context())) {
+				return nil // told to stop while it was still starting
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&o.Data, "data", "", "data folder")

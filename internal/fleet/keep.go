@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/lehr-dev/lehr/internal/agent"
@@ -33,12 +34,20 @@ func (p *HostClientPool) Keep(ctx context.Context, m Member) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		log.Warn("host not connected", "error", err, "again_in", wait)
+		log.Log(ctx, levelOf(wait), "host not connected", "error", err, "again_in", wait)
 		if err := p.o.Clock.Sleep(ctx, wait); err != nil {
 			return err
 		}
 		wait = min(2*wait, lastRedial)
 	}
+}
+
+// levelOf keeps the first failures quiet: an agent that starts is not there yet.
+func levelOf(wait time.Duration) slog.Level {
+	if wait < time.Second {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }
 
 func (p *HostClientPool) connect(ctx context.Context, m Member) (*connection, error) {

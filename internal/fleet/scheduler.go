@@ -14,6 +14,10 @@ import (
 // askArtifacts bounds how long one host may take to say what it holds.
 const askArtifacts = time.Second
 
+// hostWait bounds the wait for a first connection: an agent that is starting,
+// or was just lost and starts again, costs a moment and no error.
+const hostWait = 5 * time.Second
+
 // HostScheduler chooses among the hosts of a pool. It is safe for concurrent
 // use.
 type HostScheduler struct {
@@ -31,6 +35,9 @@ func NewHostScheduler(pool *HostClientPool, policy place.Policy) *HostScheduler 
 // "no_host" where none is ready, "no_fit" where none would ever do, and
 // "no_room" where one may later.
 func (s *HostScheduler) SelectHost(ctx context.Context, p lehr.Placement) (lehr.HostID, error) {
+	if err := s.awaitHost(ctx); err != nil {
+		return "", err
+	}
 	hosts, agents := s.pool.view()
 	if len(hosts) > 1 {
 		askHosts(ctx, hosts, agents, p.Artifacts)
@@ -45,6 +52,17 @@ func (s *HostScheduler) SelectHost(ctx context.Context, p lehr.Placement) (lehr.
 		p.Resources.VCPUs, p.Resources.MemoryMB, p.Resources.DiskMB, d.Explain()).
 		WithCode(refusalCode(d)).WithOp("fleet.SelectHost").
 		WithRemedy("ask for less, end sandboxes, or add a host")
+}
+
+// awaitHost returns when a host is connected or hostWait is over; the error is
+// the end of ctx.
+func (s *HostScheduler) awaitHost(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, hostWait)
+	defer cancel()
+	if s.pool.WaitReady(wait) != nil && ctx.Err() != nil {
+		return errs.Wrap(context.Cause(ctx), errs.KindOf(ctx.Err()), "fleet.SelectHost", "the wait for a host was given up")
+	}
+	return nil
 }
 
 func refusalCode(d place.Decision) string {

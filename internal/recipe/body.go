@@ -184,9 +184,11 @@ func (f option) duration(least time.Duration) (time.Duration, *Problem) {
 		return 0, invalid("duration_invalid", "--%s=%s is not a duration", f.name, clip(f.value)).
 			remedy("write a number with a unit, such as 500ms, 30s or 5m")
 	case d < 0:
-		return 0, invalid("duration_invalid", "--%s=%s is negative", f.name, clip(f.value))
+		return 0, invalid("duration_invalid", "--%s=%s is negative", f.name, clip(f.value)).
+			remedy("write a time that is not negative, or leave the flag out")
 	case d < least:
-		return 0, invalid("duration_invalid", "--%s=%s must be positive, at least %s", f.name, clip(f.value), least)
+		return 0, invalid("duration_invalid", "--%s=%s must be positive, at least %s", f.name, clip(f.value), least).
+			remedy("write a longer time, or leave the flag out for its default")
 	}
 	return d, nil
 }

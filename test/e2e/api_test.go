@@ -11,9 +11,11 @@ import (
 	"github.com/lehr-dev/lehr/test/world"
 )
 
-// call makes one REST request and returns status and body.
-func call(t *testing.T, w *world.World, method, path, body string, header ...string) (int, string) {
+// call makes one REST request, target being "METHOD /path", and returns status
+// and body.
+func call(t *testing.T, w *world.World, target, body string, header ...string) (int, string) {
 	t.Helper()
+	method, path, _ := strings.Cut(target, " ")
 	req, err := http.NewRequestWithContext(t.Context(), method, w.URL()+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
@@ -37,16 +39,16 @@ func call(t *testing.T, w *world.World, method, path, body string, header ...str
 }
 
 func testREST(t *testing.T, w *world.World) {
-	status, body := call(t, w, "POST", "/v1/builds", `{"name":"rest","recipe":["RUN echo one","RUN echo two"],"skip_pre_post":true}`, "Idempotency-Key", "k1")
+	status, body := call(t, w, "POST /v1/builds", `{"name":"rest","recipe":["RUN echo one","RUN echo two"],"skip_pre_post":true}`, "Idempotency-Key", "k1")
 	var b built
 	if err := json.Unmarshal([]byte(body), &b); err != nil || status != 201 || b.Status != "pending" || b.TotalSteps != 2 {
 		t.Fatalf("POST /v1/builds = %d %s, want 201 and a pending build", status, body)
 	}
-	status, again := call(t, w, "POST", "/v1/builds", `{"name":"rest","recipe":["RUN echo one","RUN echo two"],"skip_pre_post":true}`, "Idempotency-Key", "k1")
+	status, again := call(t, w, "POST /v1/builds", `{"name":"rest","recipe":["RUN echo one","RUN echo two"],"skip_pre_post":true}`, "Idempotency-Key", "k1")
 	if status != 200 || !strings.Contains(again, b.ID) {
 		t.Errorf("the same Idempotency-Key = %d %s, want 200 and %s", status, again, b.ID)
 	}
-	_, logs := call(t, w, "GET", "/v1/builds/"+b.ID+"/logs?follow=true", "")
+	_, logs := call(t, w, "GET /v1/builds/"+b.ID+"/logs?follow=true", "")
 	var texts []string
 	for sc := bufio.NewScanner(strings.NewReader(logs)); sc.Scan(); {
 		var l line
@@ -56,7 +58,7 @@ func testREST(t *testing.T, w *world.World) {
 		texts = append(texts, l.Text)
 	}
 	wantIn(t, "log", strings.Join(texts, "\n"), "two")
-	if status, body := call(t, w, "GET", "/v1/builds?limit=1", ""); status != 200 || !strings.Contains(body, `"next_cursor":"bld-`) || strings.Contains(body, `"stdout_tail"`) {
+	if status, body := call(t, w, "GET /v1/builds?limit=1", ""); status != 200 || !strings.Contains(body, `"next_cursor":"bld-`) || strings.Contains(body, `"stdout_tail"`) {
 		t.Errorf("GET /v1/builds?limit=1 = %d %s, want one build, a cursor and no steps", status, body)
 	}
 	refusals := []struct {
@@ -77,7 +79,8 @@ func testREST(t *testing.T, w *world.World) {
 	}
 	for _, tt := range refusals {
 		t.Run(tt.name, func(t *testing.T) {
-			status, body := call(t, w, tt.method, tt.path, tt.body, tt.header...)
+			w := w.In(t)
+			status, body := call(t, w, tt.method+" "+tt.path, tt.body, tt.header...)
 			var e struct {
 				Error struct{ Code, Message string }
 			}
@@ -87,7 +90,7 @@ func testREST(t *testing.T, w *world.World) {
 		})
 	}
 	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
-		if status, _ := call(t, w, "GET", path, "", "X-API-Key", ""); status != 200 {
+		if status, _ := call(t, w, "GET "+path, "", "X-API-Key", ""); status != 200 {
 			t.Errorf("GET %s = %d, want 200", path, status)
 		}
 	}
@@ -96,26 +99,26 @@ func testREST(t *testing.T, w *world.World) {
 func testKeys(t *testing.T, w *world.World) {
 	var k struct{ ID, Name, Key string }
 	w.JSON(&k, "keys", "create", "ci")
-	if status, _ := call(t, w, "GET", "/v1/builds", "", "X-API-Key", k.Key); status != 200 {
+	if status, _ := call(t, w, "GET /v1/builds", "", "X-API-Key", k.Key); status != 200 {
 		t.Errorf("a new key = %d, want 200", status)
 	}
 	e2b := "e2b_" + strings.TrimPrefix(k.Key, "lehr_")
-	if status, _ := call(t, w, "GET", "/v1/builds", "", "X-API-Key", e2b); status != 200 {
+	if status, _ := call(t, w, "GET /v1/builds", "", "X-API-Key", e2b); status != 200 {
 		t.Errorf("the key under its other prefix = %d, want 200", status)
 	}
-	if status, body := call(t, w, "GET", "/v1/keys", "", "X-API-Key", k.Key); status != 403 {
+	if status, body := call(t, w, "GET /v1/keys", "", "X-API-Key", k.Key); status != 403 {
 		t.Errorf("keys with a plain key = %d %s, want 403", status, body)
 	}
 	if out := w.OK("keys", "ls"); strings.Contains(out, k.Key) || !strings.Contains(out, k.ID) {
 		t.Errorf("keys ls = %s, want the id and not the secret", out)
 	}
 	w.OK("keys", "revoke", k.ID)
-	if status, _ := call(t, w, "GET", "/v1/builds", "", "X-API-Key", k.Key); status != 401 {
+	if status, _ := call(t, w, "GET /v1/builds", "", "X-API-Key", k.Key); status != 401 {
 		t.Errorf("a revoked key = %d, want 401", status)
 	}
 	// Another team sees nothing of ours.
 	w.JSON(&k, "keys", "create", "other", "--team", "others")
-	if status, body := call(t, w, "GET", "/v1/builds", "", "X-API-Key", k.Key); status != 200 || !strings.Contains(body, `"builds":[]`) {
+	if status, body := call(t, w, "GET /v1/builds", "", "X-API-Key", k.Key); status != 200 || !strings.Contains(body, `"builds":[]`) {
 		t.Errorf("builds of another team = %d %s, want none", status, body)
 	}
 }

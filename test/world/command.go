@@ -17,7 +17,8 @@ type Result struct {
 
 // Command returns a lehr command line that finds this world, not yet started.
 func (w *World) Command(args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(w.t.Context(), w.lehr, args...)
+	// Not bound to the test's context, which is over when clean-ups run.
+	cmd := exec.Command(w.lehr, args...)
 	cmd.Env = w.env
 	return cmd
 }
@@ -76,8 +77,7 @@ func (w *World) JSONInput(stdin string, into any, args ...string) {
 }
 
 func (w *World) try(args ...string) ([]byte, error) {
-	cmd := exec.Command(w.lehr, args...) // not Command: at the end the test's context is over
-	cmd.Env = w.env
+	cmd := w.Command(args...)
 	var errOut bytes.Buffer
 	cmd.Stderr = &errOut
 	out, err := cmd.Output()

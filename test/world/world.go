@@ -77,6 +77,14 @@ func Start(t testing.TB, options ...Option) *World {
 	return w
 }
 
+// In returns the same world for a subtest, whose own failure ends it. Only the
+// world that Start returned may be killed, stopped and started.
+func (w *World) In(t testing.TB) *World {
+	sub := *w
+	sub.t = t
+	return &sub
+}
+
 // Data is the data folder of lehr up.
 func (w *World) Data() string { return filepath.Join(w.folder, "data") }
 

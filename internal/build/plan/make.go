@@ -144,7 +144,7 @@ func (m *maker) divide() {
 		return
 	}
 	m.divided = true
-	m.prePost(lehr.PhasePostBuild, "apt-get clean", "apt-get autoremove -y", "rm -rf /var/lib/apt/lists/*")
+	m.prePost(lehr.PhasePostBuild, "apt-get clean", "apt-get autoremove -y", "rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin")
 	m.plan.Boundary = len(m.plan.Steps)
 }
 

@@ -49,7 +49,7 @@ func (s *Server) current() wire.Init {
 // userOf resolves the user a request works as.
 func (s *Server) userOf(h http.Header, query string, init wire.Init) (account.User, error) {
 	basic, _, _ := (&http.Request{Header: h}).BasicAuth()
-	return s.opt.Users.Resolve(cmp.Or(h.Get(wire.HeaderUser), basic, query, init.DefaultUser, "root"))
+	return s.opt.Users.Resolve(cmp.Or(h.Get(wire.HeaderUser), basic, query, init.DefaultUser, "0"))
 }
 
 // environment returns the variables a process of u starts with, sorted: what

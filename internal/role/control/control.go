@@ -75,6 +75,9 @@ func New(o Options) *Control {
 // Handler serves the API.
 func (c *Control) Handler() http.Handler { return c.handler }
 
+// WaitHosts returns once a host is connected.
+func (c *Control) WaitHosts(ctx context.Context) error { return c.pool.WaitReady(ctx) }
+
 // SetReady says whether /readyz answers 200.
 func (c *Control) SetReady(ready bool) { c.ready.Store(ready) }
 

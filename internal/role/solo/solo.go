@@ -43,6 +43,9 @@ const (
 	agentStopTime = 10 * time.Second
 )
 
+// agentStartTime bounds the wait for the agent before calls are taken.
+const agentStartTime = 10 * time.Second
+
 // Run works until ctx ends, then stops gracefully: builds are given back,
 // sandboxes keep running for the next start. A data folder in use is Conflict.
 func Run(ctx context.Context, o Options) error {
@@ -132,6 +135,7 @@ func run(ctx context.Context, o Options, c *control.Control, listener net.Listen
 		return nil
 	})
 	url := "http://" + listener.Addr().String()
+	awaitAgent(ctx, c)
 	file, err := config.WriteServer(o.ServersDir, listener.Addr().String(), config.Server{URL: url, Key: a.key, PID: os.Getpid(), Started: time.Now().UTC()})
 	if err != nil {
 		o.Log.Error("the command line will not find this server by itself", "error", err)
@@ -155,6 +159,15 @@ func run(ctx context.Context, o Options, c *control.Control, listener net.Listen
 		_ = os.Remove(file) // a stale one is harmless: its process is gone
 	}
 	return err
+}
+
+// awaitAgent gives the agent a moment to come up, so that the first call does
+// not find a server without a host. One that does not come is no reason to
+// refuse calls: the API can say more about it than a server that never answers.
+func awaitAgent(ctx context.Context, c *control.Control) {
+	ctx, cancel := context.WithTimeout(ctx, agentStartTime)
+	defer cancel()
+	_ = c.WaitHosts(ctx)
 }
 
 // protocols lets clients without TLS speak HTTP/2, which streams want.
