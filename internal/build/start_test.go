@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -108,7 +109,7 @@ func TestStart(t *testing.T) {
 func TestStartRunsInAFreshSandbox(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(w *world) {
-		var ran []string
+		var mu sync.Mutex
 		boxes := map[string]lehr.SandboxID{}
 		lingers := map[string]bool{}
 		play := map[string]agenttest.Script{}
@@ -118,8 +119,9 @@ func TestStartRunsInAFreshSandbox(t *testing.T) {
 		inner := serving(play)
 		w.host().Run = func(ctx context.Context, r agent.Exec, out agent.Output) (agent.Exit, error) {
 			name := r.Args[len(r.Args)-1]
-			ran = append(ran, name)
+			mu.Lock()
 			boxes[name], lingers[name] = r.SandboxID, r.Linger
+			mu.Unlock()
 			return inner(ctx, r, out)
 		}
 		w.work(w.svc, WorkerOptions{Embedded: true})

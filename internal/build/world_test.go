@@ -181,8 +181,7 @@ func (w *world) lines(id lehr.BuildID) (lines []string) {
 func (w *world) wantEnd(b lehr.Build, status lehr.BuildStatus, code string, fault lehr.Fault) {
 	w.t.Helper()
 	if b.Status != status {
-		w.t.Errorf("status = %q (%+v), want %q\n%s", b.Status, b.Error, status, strings.Join(w.lines(b.ID), "\n"))
-		return
+		w.t.Fatalf("status = %q (%+v), want %q\n%s", b.Status, b.Error, status, strings.Join(w.lines(b.ID), "\n"))
 	}
 	if status == lehr.BuildFailed && (b.Error.Code != code || b.Error.Fault != fault) {
 		w.t.Errorf("error = %+v, want code %q and fault %q", b.Error, code, fault)

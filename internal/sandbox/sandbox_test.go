@@ -458,6 +458,7 @@ func TestOldRecordsAreForgotten(t *testing.T) {
 		if _, err := w.svc.Kill(w.ctx(), w.team, box.ID); err != nil {
 			t.Fatal(err)
 		}
+		w.svc = New(Options{Store: w.store, Scheduler: w, Pool: w, Bases: w, Timing: Timing{Expire: 10 * time.Minute}})
 		w.run()
 		w.pass(23 * time.Hour)
 		w.wantState(box.ID, lehr.SandboxKilled, lehr.ReasonUser)
