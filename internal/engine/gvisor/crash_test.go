@@ -24,6 +24,7 @@ const holderVariable = "LEHR_TEST_HOLDER"
 
 type holder struct {
 	Dir, Sentry  string
+	Group        string
 	Image, Guest engine.Rootfs
 }
 
@@ -36,7 +37,7 @@ func hold(encoded string) error {
 		return err
 	}
 	ctx := context.Background()
-	e, err := gvisor.Open(ctx, gvisor.Options{StateDir: h.Dir, Sentry: h.Sentry, CgroupParent: "lehr-test"})
+	e, err := gvisor.Open(ctx, gvisor.Options{StateDir: h.Dir, Sentry: h.Sentry, CgroupParent: h.Group})
 	if err != nil {
 		return err
 	}
@@ -74,6 +75,7 @@ func TestKilledCreator(t *testing.T) {
 		t.Errorf("List() after kill -9 = %+v, want %s running with its labels", st, slot)
 	}
 	sb := w.e.Sandbox(slot)
+	awaitProbe(t, sb)
 	if out, err := enginetest.Run(t.Context(), sb, "whoami"); err != nil || !strings.Contains(out, "hostname=held") {
 		t.Errorf("whoami after kill -9 = %q, %v", out, err)
 	}
@@ -99,7 +101,7 @@ func TestKilledCreator(t *testing.T) {
 // slot.
 func killHolder(t *testing.T, f fixture, dir string) engine.SlotID {
 	t.Helper()
-	config, err := json.Marshal(holder{Dir: dir, Sentry: f.sentry, Image: f.image, Guest: f.guest})
+	config, err := json.Marshal(holder{Dir: dir, Group: testGroup, Sentry: f.sentry, Image: f.image, Guest: f.guest})
 	if err != nil {
 		t.Fatal(err)
 	}

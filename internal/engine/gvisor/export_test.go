@@ -1,7 +1,9 @@
 package gvisor
 
 import (
-	"context"
+	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/lehr-dev/lehr/internal/engine"
 	"github.com/lehr-dev/lehr/internal/engine/jail"
@@ -35,5 +37,7 @@ func (e *Engine) SentryPID(id engine.SlotID) int {
 // Group returns the slot's control group.
 func (e *Engine) Group(id engine.SlotID) *jail.Group { return e.groups.Group(string(id)) }
 
-// Settle waits until no work is left in the background.
-func (e *Engine) Settle(context.Context) {}
+// startListening does what a sentry does with its socket.
+func startListening(file *os.File) error { return unix.Listen(int(file.Fd()), 4) }
+
+func gettid() int { return unix.Gettid() }

@@ -64,7 +64,7 @@ func roots(pids []int) map[string]bool {
 		}
 		group := fmt.Sprintf("process %d outside any group", pid)
 		for line := range strings.Lines(string(data)) {
-			if _, name, ok := strings.Cut(line, "/lehr-test/"); ok {
+			if _, name, ok := strings.Cut(line, "/"+testGroup+"/"); ok {
 				group = strings.TrimSpace(name)
 			}
 		}

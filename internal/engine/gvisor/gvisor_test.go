@@ -27,7 +27,7 @@ func (f fixture) subject(t *testing.T, network gvisor.Network) enginetest.Subjec
 	t.Helper()
 	w := &world{f: f, dir: t.TempDir(), network: network}
 	w.e = f.open(t, w.dir, network)
-	t.Cleanup(func() { _ = w.e.Close() })
+	t.Cleanup(func() { w.closeAll(t) })
 	return enginetest.Subject{
 		Engine:             w.e,
 		Image:              f.image,

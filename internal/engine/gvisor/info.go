@@ -2,14 +2,13 @@ package gvisor
 
 import (
 	"crypto/sha256"
+	"debug/buildinfo"
 	"flag"
 	"io"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
-
-	"gvisor.dev/gvisor/runsc/version"
 
 	"github.com/lehr-dev/lehr/internal/engine"
 	"github.com/lehr-dev/lehr/internal/errs"
@@ -31,11 +30,26 @@ func readInfo(sentry *os.File) (engine.Info, error) {
 	}
 	return engine.Info{
 		Name:        engineName,
-		Version:     version.Version(),
+		Version:     gvisorVersion(sentry),
 		Digest:      lehr.DigestFrom(sum),
 		CPUFeatures: features,
 		Platform:    runtime.GOOS + "/" + runtime.GOARCH,
 	}, nil
+}
+
+// gvisorVersion returns the version of the gVisor module in the sentry file,
+// "unknown" for a file that does not say.
+func gvisorVersion(sentry *os.File) string {
+	build, err := buildinfo.Read(sentry)
+	if err != nil {
+		return "unknown"
+	}
+	for _, module := range build.Deps {
+		if module.Path == "gvisor.dev/gvisor" {
+			return module.Version
+		}
+	}
+	return "unknown"
 }
 
 // cpuFeatures digests the feature flags of the first processor. Programs in a

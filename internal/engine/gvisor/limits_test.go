@@ -35,17 +35,23 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{f: newFixture(t), dir: t.TempDir()}
 	w.reopen(t)
-	t.Cleanup(func() {
-		ctx := context.Background() // t.Context has ended here
-		list, _ := w.e.List(ctx)
-		for _, st := range list {
-			if err := w.e.Destroy(ctx, st.Slot); err != nil {
-				t.Errorf("Destroy(%s) = %v", st.Slot, err)
-			}
-		}
-		_ = w.e.Close()
-	})
+	t.Cleanup(func() { w.closeAll(t) })
 	return w
+}
+
+// closeAll destroys every sandbox and closes the engine.
+func (w *world) closeAll(t *testing.T) {
+	t.Helper()
+	ctx := context.Background() // the test's own has ended
+	list, _ := w.e.List(ctx)
+	for _, st := range list {
+		if err := w.e.Destroy(ctx, st.Slot); err != nil {
+			t.Errorf("Destroy(%s) = %v", st.Slot, err)
+		}
+	}
+	if err := w.e.Close(); err != nil {
+		t.Errorf("Close() = %v", err)
+	}
 }
 
 // shellImage makes an image with busybox in it.

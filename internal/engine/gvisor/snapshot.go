@@ -51,13 +51,11 @@ func snapshotFiles() []string {
 
 // Snapshot implements engine.Sandbox. The sandbox stands still while its memory
 // is written, uncompressed and without zero pages; checksums and syncing come
-// after it goes on. The writable layer's pages are in the snapshot.
+// after it goes on. The writable layer's pages are in the snapshot. A paused
+// sandbox stays paused; what is restored from it runs.
 func (b *sandbox) Snapshot(ctx context.Context, dir string) (engine.SnapshotInfo, error) {
 	var info engine.SnapshotInfo
-	err := b.operate(ctx, func(s *slot, state engine.State) error {
-		if state == engine.StatePaused {
-			return errs.New(errs.Conflict, "the sandbox is paused").WithRemedy("resume it first")
-		}
+	err := b.operate(ctx, func(s *slot, _ engine.State) error {
 		if err := s.checkpoint(ctx, dir); err != nil {
 			return err
 		}

@@ -53,10 +53,24 @@ func TestMain(m *testing.M) {
 	fixtureDir = dir
 	code := m.Run()
 	_ = os.RemoveAll(dir)
+	removeTestGroup()
 	os.Exit(code)
 }
 
 var fixtureDir string
+
+// testGroup is the control group of these tests; a holder is told its parent's.
+var testGroup = fmt.Sprintf("lehr-test-%d", os.Getpid())
+
+// removeTestGroup removes the empty group that an engine leaves.
+func removeTestGroup() {
+	for _, pattern := range []string{"/sys/fs/cgroup/*/" + testGroup, "/sys/fs/cgroup/" + testGroup} {
+		groups, _ := filepath.Glob(pattern)
+		for _, g := range groups {
+			_ = os.Remove(g)
+		}
+	}
+}
 
 // newFixture returns the sentry and the suite's images, made once.
 func newFixture(t testing.TB) fixture {
@@ -147,7 +161,7 @@ func addEntry(w *erofs.Writer, h *tar.Header, body io.Reader) error {
 func (f fixture) open(t testing.TB, dir string, network gvisor.Network) *gvisor.Engine {
 	t.Helper()
 	e, err := gvisor.Open(t.Context(), gvisor.Options{
-		StateDir: dir, Sentry: f.sentry, Network: network, CgroupParent: "lehr-test",
+		StateDir: dir, Sentry: f.sentry, Network: network, CgroupParent: testGroup,
 	})
 	if err != nil {
 		t.Fatalf("Open() = %v", err)

@@ -136,8 +136,8 @@ func send(conn *net.UnixConn, data []byte, files []*os.File) error {
 	}
 	n, _, err := conn.WriteMsgUnix(data, rights, nil)
 	runtime.KeepAlive(files)
-	if err != nil {
-		return err
+	if err != nil || n == len(data) {
+		return err // nothing may follow: the answer can have come and the other end be gone
 	}
 	_, err = conn.Write(data[n:])
 	return err
