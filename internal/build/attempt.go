@@ -42,8 +42,9 @@ type attempt struct {
 }
 
 // runAttempt carries a claimed build as far as it goes and leaves nothing
-// behind. stop is the worker's context: its end gives the build back.
-func (c *crew) runAttempt(stop context.Context, worker string, b lehr.Build) {
+// behind. stop is the worker's context: its end gives the build back. lost says
+// that the platform broke it off.
+func (c *crew) runAttempt(stop context.Context, worker string, b lehr.Build) (lost bool) {
 	ctx, cancel := context.WithCancelCause(stop)
 	defer cancel(nil)
 	a := &attempt{
@@ -62,7 +63,9 @@ func (c *crew) runAttempt(stop context.Context, worker string, b lehr.Build) {
 	cancel(errAttemptOver)
 	a.group.Wait()
 	a.conclude(stop, v)
-	c.setLost(b.ID, a.hostID, v.end == lehr.AttemptLost)
+	lost = v.end == lehr.AttemptLost
+	c.setLost(b.ID, a.hostID, lost)
+	return lost
 }
 
 // run does the work of the attempt in order.

@@ -65,6 +65,7 @@ type Timing struct {
 	Grace       time.Duration // left to another process to clean up its attempts
 	Unplaced    time.Duration // after which a build that no host takes fails
 	Replace     time.Duration // between tries to place a build
+	Cool        time.Duration // of a worker that lost an attempt; doubled by each one the build lost before
 	StartSettle time.Duration // that a START is given to fail in before the snapshot
 	Follow      time.Duration // longest wait of a follower for a signal
 	RowClean    time.Duration // limit of clean-up writes to the store
@@ -77,7 +78,7 @@ type Timing struct {
 var DefaultTiming = Timing{
 	Lease: 15 * time.Second, Renew: 5 * time.Second, Poll: 2 * time.Second,
 	Reap: 2 * time.Second, Sweep: time.Second, Grace: 20 * time.Second,
-	Unplaced: 40 * time.Minute, Replace: 500 * time.Millisecond, StartSettle: 500 * time.Millisecond, Follow: time.Second,
+	Unplaced: 40 * time.Minute, Replace: 500 * time.Millisecond, Cool: 500 * time.Millisecond, StartSettle: 500 * time.Millisecond, Follow: time.Second,
 	RowClean: 10 * time.Second, HostClean: 30 * time.Second,
 	KeepLogs: 30 * 24 * time.Hour, ExpireLogs: time.Hour,
 }
@@ -106,7 +107,7 @@ func (t *Timing) fill() {
 	for _, f := range []struct{ field, value *time.Duration }{
 		{&t.Lease, &d.Lease}, {&t.Renew, &d.Renew}, {&t.Poll, &d.Poll}, {&t.Reap, &d.Reap},
 		{&t.Sweep, &d.Sweep}, {&t.Grace, &d.Grace}, {&t.Unplaced, &d.Unplaced}, {&t.Replace, &d.Replace},
-		{&t.StartSettle, &d.StartSettle},
+		{&t.Cool, &d.Cool}, {&t.StartSettle, &d.StartSettle},
 		{&t.Follow, &d.Follow}, {&t.RowClean, &d.RowClean}, {&t.HostClean, &d.HostClean},
 		{&t.KeepLogs, &d.KeepLogs}, {&t.ExpireLogs, &d.ExpireLogs},
 	} {

@@ -96,9 +96,18 @@ func (c *crew) workOnce(ctx context.Context, name string) (worked bool) {
 	}
 	f := lehr.Fence{BuildID: b.ID, Attempt: b.Attempt}
 	c.setActive(f, true)
-	defer c.setActive(f, false)
-	c.runAttempt(ctx, name, b)
+	lost := c.runAttempt(ctx, name, b)
+	c.setActive(f, false)
+	if lost {
+		c.cool(ctx, b)
+	}
 	return true
+}
+
+// cool keeps a worker from using up a build's attempts within the moment that
+// an agent needs to come back.
+func (c *crew) cool(ctx context.Context, b lehr.Build) {
+	_ = c.o.Clock.Sleep(ctx, c.o.Timing.Cool<<min(b.LostAttempts, lehr.MaxLostAttempts)) // the end of ctx ends the worker
 }
 
 // hostReady asks for a place for nothing, which every ready host has.

@@ -2,6 +2,7 @@ package world
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,8 +19,28 @@ type Process struct {
 // Kill ends it with SIGKILL.
 func (p Process) Kill() error { return syscall.Kill(p.PID, syscall.SIGKILL) }
 
-// Sentries lists the sentry processes whose command line names this world.
-func (w *World) Sentries() []Process { return w.matching("runsc-sandbox") }
+// Sentry finds the sentry process of a sandbox in the records of the engine.
+func (w *World) Sentry(sandbox string) Process {
+	w.t.Helper()
+	records, _ := filepath.Glob(filepath.Join(w.Data(), "engine", "slots", "*", "slot.json")) // the pattern is well-formed
+	for _, path := range records {
+		b, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(b, []byte(sandbox)) {
+			continue
+		}
+		var record struct {
+			Sentry struct {
+				PID int `json:"pid"`
+			} `json:"sentry"`
+		}
+		if err := json.Unmarshal(b, &record); err != nil {
+			w.t.Fatal(err)
+		}
+		return Process{PID: record.Sentry.PID}
+	}
+	w.t.Fatalf("no slot of the engine holds sandbox %s", sandbox)
+	return Process{}
+}
 
 // Agents lists the agent processes of this world.
 func (w *World) Agents() []Process { return w.matching("\x00agent\x00") }

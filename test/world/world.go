@@ -73,6 +73,7 @@ func Start(t testing.TB, options ...Option) *World {
 	}
 	w.env = append(os.Environ(), "XDG_STATE_HOME="+filepath.Join(folder, "state"), "LEHR_URL=", "LEHR_API_KEY=")
 	t.Cleanup(w.tearDown)
+	w.copyGolden()
 	w.Up()
 	return w
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
@@ -58,7 +59,7 @@ func openParts(ctx context.Context, o Options) (*parts, error) {
 }
 
 func (p *parts) open(ctx context.Context, o Options) (err error) {
-	if p.lock, err = lockData(o.Data); err != nil {
+	if p.lock, err = lockData(ctx, o.Data); err != nil {
 		return err
 	}
 	sentry, _, err := assets.Extract(filepath.Join(o.Data, binDir), assets.Sentry)
@@ -111,14 +112,20 @@ func (p *parts) openEngine(ctx context.Context, o Options, sentry string) (err e
 	return nil
 }
 
+// lockTime is how long a new agent waits for the one before it, whose parent
+// was killed and which ends within stopTime.
+const lockTime = stopTime + 3*time.Second
+
 // lockData makes sure that no other agent works on the folder.
-func lockData(data string) (*flock.Flock, error) {
+func lockData(ctx context.Context, data string) (*flock.Flock, error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, errs.Wrap(err, errs.Unavailable, "agent.lockData", "the data folder cannot be made")
 	}
 	lock := flock.New(filepath.Join(data, lockFile))
-	held, err := lock.TryLock()
-	if err != nil {
+	wait, cancel := context.WithTimeout(ctx, lockTime)
+	defer cancel()
+	held, err := lock.TryLockContext(wait, 20*time.Millisecond)
+	if err != nil && wait.Err() == nil {
 		return nil, errs.Wrap(err, errs.Unavailable, "agent.lockData", "the data folder cannot be locked")
 	}
 	if !held {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -93,7 +94,12 @@ func serve(ctx context.Context, o Options, st store.Store) error {
 	defer listener.Close()
 	signals := membus.New()
 	defer signals.Close()
-	socket := filepath.Join(o.Config.Data, "agent.sock")
+	// A name of this life: after kill -9 the agent of the one before may answer
+	// for another moment, and must not be taken for ours.
+	socket := filepath.Join(o.Config.Data, "run", strconv.Itoa(os.Getpid())+".sock")
+	if err := os.RemoveAll(filepath.Dir(socket)); err != nil {
+		return errs.Wrap(err, errs.Unavailable, "solo.serve", "old sockets cannot be removed")
+	}
 	c := control.New(control.Options{
 		Store: st, Bus: signals, Workers: o.Config.Workers, Embedded: true, HostNames: o.Config.HostNames, Log: o.Log,
 		Hosts: []fleet.Member{{Name: "local", Dial: func(context.Context) (agent.Agent, error) {
