@@ -105,11 +105,21 @@ func New(o Options) *BuildService {
 func (t *Timing) fill() {
 	d := DefaultTiming
 	for _, f := range []struct{ field, value *time.Duration }{
-		{&t.Lease, &d.Lease}, {&t.Renew, &d.Renew}, {&t.Poll, &d.Poll}, {&t.Reap, &d.Reap},
-		{&t.Sweep, &d.Sweep}, {&t.Grace, &d.Grace}, {&t.Unplaced, &d.Unplaced}, {&t.Replace, &d.Replace},
-		{&t.Cool, &d.Cool}, {&t.StartSettle, &d.StartSettle},
-		{&t.Follow, &d.Follow}, {&t.RowClean, &d.RowClean}, {&t.HostClean, &d.HostClean},
-		{&t.KeepLogs, &d.KeepLogs}, {&t.ExpireLogs, &d.ExpireLogs},
+		{&t.Lease, &d.Lease},
+		{&t.Renew, &d.Renew},
+		{&t.Poll, &d.Poll},
+		{&t.Reap, &d.Reap},
+		{&t.Sweep, &d.Sweep},
+		{&t.Grace, &d.Grace},
+		{&t.Unplaced, &d.Unplaced},
+		{&t.Replace, &d.Replace},
+		{&t.Cool, &d.Cool},
+		{&t.StartSettle, &d.StartSettle},
+		{&t.Follow, &d.Follow},
+		{&t.RowClean, &d.RowClean},
+		{&t.HostClean, &d.HostClean},
+		{&t.KeepLogs, &d.KeepLogs},
+		{&t.ExpireLogs, &d.ExpireLogs},
 	} {
 		if *f.field <= 0 {
 			*f.field = *f.value

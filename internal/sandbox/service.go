@@ -88,8 +88,13 @@ func New(o Options) *Service {
 	}
 	t, d := &o.Timing, DefaultTiming
 	for _, f := range []struct{ field, value *time.Duration }{
-		{&t.Expire, &d.Expire}, {&t.Reconnect, &d.Reconnect}, {&t.Creating, &d.Creating}, {&t.Keep, &d.Keep},
-		{&t.Forget, &d.Forget}, {&t.RowClean, &d.RowClean}, {&t.HostClean, &d.HostClean},
+		{&t.Expire, &d.Expire},
+		{&t.Reconnect, &d.Reconnect},
+		{&t.Creating, &d.Creating},
+		{&t.Keep, &d.Keep},
+		{&t.Forget, &d.Forget},
+		{&t.RowClean, &d.RowClean},
+		{&t.HostClean, &d.HostClean},
 	} {
 		if *f.field <= 0 {
 			*f.field = *f.value

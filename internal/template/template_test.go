@@ -88,8 +88,13 @@ func TestGet(t *testing.T) {
 			name string
 			want lehr.VersionID
 		}{
-			{"web", v2.Version.ID}, {"web:v1", v1.Version.ID}, {"WEB:v2", v2.Version.ID}, {"api", other.Version.ID},
-			{string(v1.Template.ID), v2.Version.ID}, {"web:default", ""}, {"nothing", ""},
+			{"web", v2.Version.ID},
+			{"web:v1", v1.Version.ID},
+			{"WEB:v2", v2.Version.ID},
+			{"api", other.Version.ID},
+			{string(v1.Template.ID), v2.Version.ID},
+			{"web:default", ""},
+			{"nothing", ""},
 		}
 		for _, tt := range tests {
 			got, err := w.svc.Get(w.t.Context(), w.team, tt.name)

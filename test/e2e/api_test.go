@@ -157,9 +157,20 @@ func testTemplates(t *testing.T, w *world.World) {
 
 func testUsage(t *testing.T, w *world.World) {
 	for _, args := range [][]string{
-		{"build"}, {"build", "-t", "x", "context"}, {"build", "-t", "x", "--secret", "id=a", "-f", "-"}, {"nosuch"}, {"builds", "nosuch"},
-		{"builds", "get"}, {"sandbox", "exec", "sbx"}, {"sandbox", "create"}, {"run"}, {"--output", "xml", "builds", "ls"},
-		{"build", "-t", "x", "-f", "/no/such/recipe"}, {"sandbox", "create", "minimal", "-e", "novalue"}, {"up", "--workers", "0"}, {"version", "extra"},
+		{"build"},
+		{"build", "-t", "x", "context"},
+		{"build", "-t", "x", "--secret", "id=a", "-f", "-"},
+		{"nosuch"},
+		{"builds", "nosuch"},
+		{"builds", "get"},
+		{"sandbox", "exec", "sbx"},
+		{"sandbox", "create"},
+		{"run"},
+		{"--output", "xml", "builds", "ls"},
+		{"build", "-t", "x", "-f", "/no/such/recipe"},
+		{"sandbox", "create", "minimal", "-e", "novalue"},
+		{"up", "--workers", "0"},
+		{"version", "extra"},
 	} {
 		if r := w.Run(args...); r.Code != 2 || r.Stdout != "" || !strings.Contains(r.Stderr, "lehr: ") {
 			t.Errorf("lehr %s = exit code %d, stdout %q, stderr %q, want 2 and a sentence on stderr", strings.Join(args, " "), r.Code, r.Stdout, r.Stderr)

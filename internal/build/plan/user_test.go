@@ -71,8 +71,10 @@ func TestUserScript(t *testing.T) {
 		{"another without a line's end", "b", "", app, "", "user b", "\nb:x:1000:1000::/home/b:/bin/sh\n", "b:x:1000:\n"},
 		{"the beginning of another", "ap", "", app + "\n", "", "user ap", "ap:x:1000:1000::/home/ap:/bin/sh\n", "ap:x:1000:\n"},
 		{"a pattern is a name", "a.p", "", app + "\n", "", "user a.p", "a.p:x:1000:1000::/home/a.p:/bin/sh\n", "a.p:x:1000:\n"},
-		{"next id", "b", "", "a:x:1005:5::/:/\nnobody:x:65534:5::/:/\nodd:x:01999:x::/:/\n", "g:x:1010:\n", "user b",
-			"b:x:1011:1011::/home/b:/bin/sh\n", "b:x:1011:\n"},
+		{
+			"next id", "b", "", "a:x:1005:5::/:/\nnobody:x:65534:5::/:/\nodd:x:01999:x::/:/\n", "g:x:1010:\n", "user b",
+			"b:x:1011:1011::/home/b:/bin/sh\n", "b:x:1011:\n",
+		},
 		{"with a group", "app", "crew", "", "", "group crew,user app", "app:x:1001:1000::/home/app:/bin/sh\n", "crew:x:1000:\n"},
 		{"with a group of its name", "app", "", "", "app:x:77:\n", "user app", "app:x:1000:77::/home/app:/bin/sh\n", ""},
 		{"with a numeric group", "app", "55", "", "", "user app", "app:x:1000:55::/home/app:/bin/sh\n", ""},

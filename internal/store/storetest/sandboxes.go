@@ -160,8 +160,10 @@ func sandboxList(b *bench) {
 		build lehr.BuildID
 		dead  bool
 	}{
-		{name: "a", team: b.team, host: host}, {name: "dead", team: b.team, host: host, dead: true},
-		{name: "other", team: other, host: host}, {name: "build", team: b.team, host: host, build: build},
+		{name: "a", team: b.team, host: host},
+		{name: "dead", team: b.team, host: host, dead: true},
+		{name: "other", team: other, host: host},
+		{name: "build", team: b.team, host: host, build: build},
 		{name: "elsewhere", team: b.team, host: lehr.NewHostID()},
 	} {
 		s := b.sandboxOf(v)
