@@ -46,10 +46,12 @@ func guestProcesses(r lehr.Resources) int64 {
 	return min(max(int64(r.MemoryMB)*processesPerMB, leastProcesses), mostProcesses)
 }
 
-// groupLimits bounds a whole sandbox as the host sees it.
+// groupLimits bounds a whole sandbox as the host sees it. Processor time is
+// limited when the guest's code begins to run: until then only the sentry's
+// runs, on as many threads as the sandbox has processors, and throttling it
+// would make every start slower.
 func groupLimits(r lehr.Resources) jail.Limits {
 	return jail.Limits{
-		CPUs:        int(r.VCPUs),
 		MemoryBytes: memoryBytes(r) + sentryMB<<20,
 		Pids:        guestProcesses(r)*hostTasksPerGuest + hostTasksOfASentry,
 	}

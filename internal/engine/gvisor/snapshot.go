@@ -250,6 +250,9 @@ func (s *slot) restore(ctx context.Context, spec engine.StartSpec, args *boot.St
 	if err := s.ctl.call(ctx, boot.ContMgrRestoreSubcontainer, args, nil, files.files...); err != nil {
 		return err
 	}
+	if err := s.limitProcessors(); err != nil {
+		return err
+	}
 	named, err := s.setHostname(ctx, spec.Hostname)
 	if err != nil {
 		return err

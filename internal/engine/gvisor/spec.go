@@ -28,13 +28,14 @@ const pauseBinary = "/pause"
 // shmMB bounds /dev/shm for small sandboxes; larger ones get half of memory.
 const shmMB = 64
 
-// capabilities of the first process: Docker's default set, without raw sockets, and
-// with SYS_ADMIN so that the guest daemon can take a new host name after a
-// restore. They are capabilities towards the sentry's kernel, never the host's.
+// capabilities of the first process: Docker's default set, without raw sockets,
+// and with SYS_ADMIN, with which the guest daemon takes a new identity after a
+// restore; what it leaves to the commands it starts is its own decision. They are
+// capabilities towards the sentry's kernel, never the host's.
 var capabilities = []string{
 	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID",
 	"CAP_KILL", "CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_SETFCAP", "CAP_SETGID",
-	"CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE",
+	"CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_ADMIN", "CAP_SYS_CHROOT",
 }
 
 // openFiles is RLIMIT_NOFILE in the guest; package managers and databases ask

@@ -143,11 +143,17 @@ func (s *slot) bootGuest(ctx context.Context, spec engine.StartSpec, args *boot.
 	if err := s.ctl.call(ctx, boot.ContMgrCreateSubcontainer, &boot.CreateArgs{CID: guestContainer}, nil); err != nil {
 		return err
 	}
+	if err := s.limitProcessors(); err != nil {
+		return err
+	}
 	if err := s.ctl.call(ctx, boot.ContMgrStartSubcontainer, args, nil, files.files...); err != nil {
 		return badInit(err)
 	}
 	return named()
 }
+
+// limitProcessors begins to limit the sandbox's processor time.
+func (s *slot) limitProcessors() error { return s.group.SetCPUs(int(s.rec.Resources.VCPUs)) }
 
 // badInit recognises a first process that cannot be executed: a fault of what
 // was given, not of the engine.

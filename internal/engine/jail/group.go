@@ -63,14 +63,12 @@ func (g *Group) dirs() []string {
 }
 
 func (g *Group) limit(l Limits) error {
-	quota := strconv.Itoa(l.CPUs * cpuPeriod)
-	period := strconv.Itoa(cpuPeriod)
 	memory := strconv.FormatInt(l.MemoryBytes, 10)
 	pids := strconv.FormatInt(l.Pids, 10)
 	if g.h.Unified() {
 		dir := g.dir(memoryController)
 		return errors.Join(
-			write(dir, "cpu.max", quota+" "+period),
+			g.limitCPUs(l.CPUs),
 			write(dir, "memory.max", memory),
 			write(dir, "memory.oom.group", "1"),
 			optional(write(dir, "memory.swap.max", "0")),
@@ -78,12 +76,36 @@ func (g *Group) limit(l Limits) error {
 		)
 	}
 	return errors.Join(
-		write(g.dir(cpuController), "cpu.cfs_period_us", period),
-		write(g.dir(cpuController), "cpu.cfs_quota_us", quota),
+		g.limitCPUs(l.CPUs),
 		write(g.dir(memoryController), "memory.limit_in_bytes", memory),
 		optional(write(g.dir(memoryController), "memory.memsw.limit_in_bytes", memory)),
 		write(g.dir(pidsController), "pids.max", pids),
 	)
+}
+
+// limitCPUs sets the quota of processor time, none where cpus is 0.
+func (g *Group) limitCPUs(cpus int) error {
+	dir := g.dir(cpuController)
+	quota, period := strconv.Itoa(cpus*cpuPeriod), strconv.Itoa(cpuPeriod)
+	if g.h.Unified() {
+		if cpus == 0 {
+			quota = "max"
+		}
+		return write(dir, "cpu.max", quota+" "+period)
+	}
+	if cpus == 0 {
+		quota = "-1"
+	}
+	return errors.Join(write(dir, "cpu.cfs_period_us", period), write(dir, "cpu.cfs_quota_us", quota))
+}
+
+// SetCPUs changes the group's limit of processor time; 0 removes it. Errors:
+// Unavailable.
+func (g *Group) SetCPUs(cpus int) error {
+	if err := g.limitCPUs(cpus); err != nil {
+		return errs.Wrap(err, errs.Unavailable, "jail.SetCPUs", "cannot set the processor limit of "+g.name)
+	}
+	return nil
 }
 
 // SetMemory changes the group's memory limit. A lower limit is set only when the

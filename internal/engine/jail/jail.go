@@ -31,7 +31,7 @@ const (
 
 // Limits bound one group.
 type Limits struct {
-	CPUs        int   // processors' worth of time
+	CPUs        int   // processors' worth of time; 0: no limit
 	MemoryBytes int64 // memory and page cache that cannot be reclaimed
 	Pids        int64 // host tasks
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -25,14 +26,14 @@ func newGroup(t *testing.T, l Limits) *Group {
 	if os.Geteuid() != 0 {
 		t.Skip("SKIP-ENV: control groups need root")
 	}
-	h, err := Detect("lehr-jail-test")
+	h, err := Detect(fmt.Sprintf("lehr-jail-%d-%s", os.Getpid(), strings.ToLower(t.Name())))
 	if errs.IsKind(err, errs.Unavailable) {
 		t.Skip("SKIP-ENV: " + err.Error())
 	}
 	if err != nil {
 		t.Fatalf("Detect() = %v", err)
 	}
-	g, err := h.Create(fmt.Sprintf("%s-%d", strings.ToLower(t.Name()), os.Getpid()), l)
+	g, err := h.Create("group", l)
 	if err != nil {
 		t.Fatalf("Create() = %v", err)
 	}
@@ -44,6 +45,7 @@ func newGroup(t *testing.T, l Limits) *Group {
 			if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s is left: %v", dir, err)
 			}
+			_ = os.Remove(filepath.Dir(dir))
 		}
 	})
 	return g
@@ -146,6 +148,19 @@ func TestSetMemory(t *testing.T) {
 		if got, err := g.MemoryLimit(); err != nil || got != want {
 			t.Errorf("MemoryLimit() = %d, %v, want %d", got, err, want)
 		}
+	}
+}
+
+func TestSetCPUs(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, testLimits)
+	for _, cpus := range []int{0, 3, 1} {
+		if err := g.SetCPUs(cpus); err != nil {
+			t.Errorf("SetCPUs(%d) = %v", cpus, err)
+		}
+	}
+	if err := g.h.Group("lehr-never-made").SetCPUs(1); !errs.IsKind(err, errs.Unavailable) {
+		t.Errorf("SetCPUs(no group) = %v, want kind unavailable", err)
 	}
 }
 
