@@ -130,7 +130,8 @@ func forwarding(_ context.Context, _ Options, m machine) Check {
 func cgroups(_ context.Context, _ Options, m machine) Check {
 	const remedy = "mount a cgroup hierarchy with these controllers; on the kernel's command line: cgroup_enable=memory"
 	needed := []string{"cpu", "memory", "pids"}
-	version, have := 2, []string{}
+	version := 2
+	var have []string
 	if unified, err := m.readFile("/sys/fs/cgroup/cgroup.controllers"); err == nil {
 		have = strings.Fields(string(unified))
 	} else {

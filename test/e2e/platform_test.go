@@ -3,8 +3,6 @@
 package e2e
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -132,15 +130,6 @@ func get(t *testing.T, w *world.World, id string) box {
 	var b box
 	w.JSON(&b, "sandbox", "get", id)
 	return b
-}
-
-func write(t *testing.T, name, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 func wantIn(t *testing.T, what, got, want string) {

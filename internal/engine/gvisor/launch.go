@@ -122,7 +122,9 @@ func (b birth) command(donated *donations, started *os.File) (*exec.Cmd, error) 
 		{"controller-fd", func() (*os.File, error) { return listenControl(b.dir) }},
 		{"spec-fd", func() (*os.File, error) { return specFile(pauseSpec(b.slot, b.shape)) }},
 		{"io-fds", func() (*os.File, error) { return os.Open(b.image) }},
-		{"stdio-fds", openNull}, {"stdio-fds", openNull}, {"stdio-fds", openNull},
+		{"stdio-fds", openNull},
+		{"stdio-fds", openNull},
+		{"stdio-fds", openNull},
 	} {
 		file, err := open.make()
 		if err != nil {

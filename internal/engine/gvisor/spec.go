@@ -83,8 +83,11 @@ func guestSpec(slot engine.SlotID, spec engine.StartSpec, r lehr.Resources) *spe
 		Mounts: guestMounts(spec.Guest.Path, r),
 		Linux: &specs.Linux{
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace},
-				{Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.CgroupNamespace},
+				{Type: specs.PIDNamespace},
+				{Type: specs.MountNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
+				{Type: specs.CgroupNamespace},
 			},
 		},
 		Annotations: map[string]string{

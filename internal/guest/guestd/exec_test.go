@@ -18,16 +18,16 @@ import (
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
-func TestExec(t *testing.T) {
-	t.Parallel()
-	d := initialised(t)
-	tests := []struct {
-		name   string
-		req    guestclient.ExecRequest
-		exit   guestclient.Exit
-		stdout string
-		stderr string
-	}{
+type execCase struct {
+	name   string
+	req    guestclient.ExecRequest
+	exit   guestclient.Exit
+	stdout string
+	stderr string
+}
+
+func execCases() []execCase {
+	return []execCase{
 		{"output", sh("echo out; echo err >&2"), guestclient.Exit{}, "out\n", "err\n"},
 		{"code", sh("exit 7"), guestclient.Exit{Code: 7}, "", ""},
 		{"code 255", sh("exit 255"), guestclient.Exit{Code: 255}, "", ""},
@@ -80,6 +80,12 @@ func TestExec(t *testing.T) {
 			"a\n", "",
 		},
 	}
+}
+
+func TestExec(t *testing.T) {
+	t.Parallel()
+	d := initialised(t)
+	tests := execCases()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
