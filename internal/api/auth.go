@@ -50,8 +50,8 @@ func authenticate(accounts store.Accounts, log *slog.Logger, next http.Handler) 
 
 func keyOf(r *http.Request, accounts store.Accounts) (lehr.Key, error) {
 	given := r.Header.Get("X-API-Key")
-	if given == "" {
-		given = strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); given == "" && ok && strings.EqualFold(scheme, "Bearer") {
+		given = strings.TrimSpace(token)
 	}
 	if given == "" {
 		return lehr.Key{}, errs.New(errs.Unauthenticated, "no API key was given").

@@ -83,11 +83,18 @@ func (b *builds) List(ctx context.Context, req *connect.Request[lehrv1.ListBuild
 	switch status {
 	case "", lehr.BuildPending, lehr.BuildRunning, lehr.BuildSuccess, lehr.BuildFailed, lehr.BuildCancelled:
 	default:
-		return nil, errs.New(errs.Invalid, "%q is not a state of a build", status).WithField("status").
+		return nil, errs.New(errs.Invalid, "%q is not a state of a build", clipName(string(status))).WithField("status").
 			WithRemedy("use pending, running, success, failed or cancelled")
 	}
+	before, err := cursor(req.Msg.GetCursor(), lehr.ParseBuildID)
+	if err != nil {
+		return nil, err
+	}
+	if err := plainText("name", req.Msg.GetName()); err != nil {
+		return nil, err
+	}
 	list, err := b.service.List(ctx, store.ListBuilds{
-		TeamID: caller(ctx).TeamID, Name: req.Msg.GetName(), Status: status, Before: lehr.BuildID(req.Msg.GetCursor()), Limit: limit + 1,
+		TeamID: caller(ctx).TeamID, Name: req.Msg.GetName(), Status: status, Before: before, Limit: limit + 1,
 	})
 	if err != nil {
 		return nil, err

@@ -36,11 +36,14 @@ func (k *keys) Create(ctx context.Context, req *connect.Request[lehrv1.CreateKey
 	if name == "" || len(name) > 100 {
 		return nil, errs.New(errs.Invalid, "want 1 to 100 characters").WithField("name").WithRemedy("name the key after its user")
 	}
+	if err := plainText("name", name); err != nil {
+		return nil, err
+	}
 	team := caller(ctx).TeamID
 	if req.Msg.GetTeam() != "" {
 		ref, err := lehr.ParseRef(req.Msg.GetTeam())
 		if err != nil || ref.String() != req.Msg.GetTeam()+":"+lehr.DefaultTag {
-			return nil, errs.New(errs.Invalid, "%q is not a team name", req.Msg.GetTeam()).WithField("team").
+			return nil, errs.New(errs.Invalid, "%q is not a team name", clipName(req.Msg.GetTeam())).WithField("team").
 				WithRemedy("use lower-case letters, digits, dots, hyphens and underscores")
 		}
 		t, err := k.accounts.EnsureTeam(ctx, ref.Name)
@@ -65,7 +68,11 @@ func (k *keys) List(ctx context.Context, req *connect.Request[lehrv1.ListKeysReq
 	if err != nil {
 		return nil, err
 	}
-	list, err := k.accounts.ListKeys(ctx, caller(ctx).TeamID, lehr.KeyID(req.Msg.GetCursor()), limit+1)
+	before, err := cursor(req.Msg.GetCursor(), lehr.ParseKeyID)
+	if err != nil {
+		return nil, err
+	}
+	list, err := k.accounts.ListKeys(ctx, caller(ctx).TeamID, before, limit+1)
 	if err != nil {
 		return nil, err
 	}

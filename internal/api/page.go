@@ -1,7 +1,10 @@
 package api
 
 import (
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -34,6 +37,36 @@ func cut[T any](list []T, limit int, id func(T) string) ([]T, *string) {
 	return list[:limit], &cursor
 }
 
+// cursor reads the cursor of a list, the id of an element; empty is the first page.
+func cursor[T ~string](s string, parse func(string) (T, error)) (T, error) {
+	if s == "" {
+		return "", nil
+	}
+	id, err := parse(s)
+	if err != nil {
+		return "", errs.New(errs.Invalid, "is not a cursor of this list").WithField("cursor").WithCode("cursor_invalid").
+			WithRemedy("give the next_cursor of the page before")
+	}
+	return id, nil
+}
+
+// plainText refuses what no name has and a store may be unable to hold.
+func plainText(field, s string) error {
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
+		return errs.New(errs.Invalid, "has control characters or is not UTF-8").WithField(field).WithRemedy("leave them out")
+	}
+	return nil
+}
+
+// clipName bounds text of the caller in a message to the caller.
+func clipName(s string) string {
+	const most = 40
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}
+
 func badID(err error) error {
 	return errs.New(errs.Invalid, "%v", err).WithField("id").WithCode("id_invalid").WithRemedy("copy the id from the list command")
 }
@@ -62,7 +95,7 @@ func duration(field, s string) (*time.Duration, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 {
-		return nil, errs.New(errs.Invalid, "%q is not a duration", s).WithField(field).WithCode("duration_invalid").
+		return nil, errs.New(errs.Invalid, "%q is not a duration", clipName(s)).WithField(field).WithCode("duration_invalid").
 			WithRemedy("write it like 90s, 10m or 1h30m; 0 means no limit of its own")
 	}
 	return &d, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"connectrpc.com/connect"
@@ -14,36 +15,37 @@ import (
 	"github.com/lehr-dev/lehr/api/jsonwire"
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/httpkit"
+	"github.com/lehr-dev/lehr/internal/sandbox"
 )
 
 // rest adds the routes under /v1, each over the Connect method of its name.
 func (d *door) rest(mux *http.ServeMux) {
 	r := routes{mux: mux, door: d}
-	handle(r, "POST /v1/builds", http.StatusCreated, d.builds.Create, body)
+	handle(r, "POST /v1/builds", http.StatusCreated, d.builds.Create, none, body)
 	handle(r, "GET /v1/builds", http.StatusOK, d.builds.List, query)
-	handle(r, "GET /v1/builds/{id}", http.StatusOK, d.builds.Get, path)
-	handle(r, "POST /v1/builds/{id}/cancel", http.StatusOK, d.builds.Cancel, path)
+	handle(r, "GET /v1/builds/{id}", http.StatusOK, d.builds.Get, none, path)
+	handle(r, "POST /v1/builds/{id}/cancel", http.StatusOK, d.builds.Cancel, none, path)
 	mux.HandleFunc("GET /v1/builds/{id}/logs", d.restLogs)
 
 	handle(r, "GET /v1/templates", http.StatusOK, d.templates.List, query)
-	handle(r, "GET /v1/templates/{name...}", http.StatusOK, d.templates.Get, path)
-	handle(r, "DELETE /v1/templates/{name...}", http.StatusOK, d.templates.Remove, path)
+	handle(r, "GET /v1/templates/{name...}", http.StatusOK, d.templates.Get, none, path)
+	handle(r, "DELETE /v1/templates/{name...}", http.StatusOK, d.templates.Remove, none, path)
 	mux.HandleFunc("POST /v1/templates/import", d.restImport)
 
-	handle(r, "POST /v1/sandboxes", http.StatusCreated, d.sandboxes.Create, body)
+	handle(r, "POST /v1/sandboxes", http.StatusCreated, d.sandboxes.Create, none, body)
 	handle(r, "GET /v1/sandboxes", http.StatusOK, d.sandboxes.List, query)
-	handle(r, "GET /v1/sandboxes/{id}", http.StatusOK, d.sandboxes.Get, path)
-	handle(r, "DELETE /v1/sandboxes/{id}", http.StatusOK, d.sandboxes.Kill, path)
+	handle(r, "GET /v1/sandboxes/{id}", http.StatusOK, d.sandboxes.Get, none, path)
+	handle(r, "DELETE /v1/sandboxes/{id}", http.StatusOK, d.sandboxes.Kill, none, path)
 	mux.HandleFunc("POST /v1/sandboxes/{id}/exec", d.restExec)
 	mux.HandleFunc("GET /v1/sandboxes/{id}/files", d.restReadFile)
 	mux.HandleFunc("PUT /v1/sandboxes/{id}/files", d.restWriteFile)
 
-	handle(r, "POST /v1/keys", http.StatusCreated, d.keys.Create, body)
+	handle(r, "POST /v1/keys", http.StatusCreated, d.keys.Create, none, body)
 	handle(r, "GET /v1/keys", http.StatusOK, d.keys.List, query)
-	handle(r, "DELETE /v1/keys/{id}", http.StatusOK, d.keys.Revoke, path)
+	handle(r, "DELETE /v1/keys/{id}", http.StatusOK, d.keys.Revoke, none, path)
 
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		httpkit.WriteError(w, errs.New(errs.NotFound, "there is no %s %s", r.Method, r.URL.Path).WithCode("route_unknown").
+		httpkit.WriteError(w, errs.New(errs.NotFound, "there is no %s %s", clipName(r.Method), clipName(r.URL.Path)).WithCode("route_unknown").
 			WithRemedy("the routes are listed in docs/api.md"))
 	})
 }
@@ -137,13 +139,31 @@ func path(_ http.ResponseWriter, r *http.Request, m proto.Message) error {
 	return nil
 }
 
+// none refuses every parameter.
+func none(_ http.ResponseWriter, r *http.Request, _ proto.Message) error { return only(r) }
+
+// only refuses parameters of other names.
+func only(r *http.Request, names ...string) error {
+	for name := range r.URL.Query() {
+		if !slices.Contains(names, name) {
+			return unknownParameter(name)
+		}
+	}
+	return nil
+}
+
+func unknownParameter(name string) error {
+	return errs.New(errs.Invalid, "is not a parameter here").WithField(clipName(name)).WithCode("parameter_unknown").
+		WithRemedy("the parameters of each route are listed in docs/api.md")
+}
+
 // query fills fields from the query string; unknown names are refused.
 func query(_ http.ResponseWriter, r *http.Request, m proto.Message) error {
 	fields := m.ProtoReflect().Descriptor().Fields()
 	for name, values := range r.URL.Query() {
 		fd := fields.ByTextName(name)
 		if fd == nil || fd.IsList() || fd.IsMap() {
-			return errs.New(errs.Invalid, "is not a parameter of this list").WithField(clipName(name)).WithCode("parameter_unknown")
+			return unknownParameter(name)
 		}
 		if err := setField(m, fd, values[len(values)-1]); err != nil {
 			return err
@@ -152,22 +172,18 @@ func query(_ http.ResponseWriter, r *http.Request, m proto.Message) error {
 	return nil
 }
 
-func clipName(s string) string {
-	const most = 40
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
-}
-
 func (d *door) restLogs(w http.ResponseWriter, r *http.Request) {
 	m := &lehrv1.BuildLogsRequest{}
-	if err := errors.Join(query(w, r, m), path(w, r, m)); err != nil {
+	err := query(w, r, m)
+	if err == nil {
+		err = path(w, r, m)
+	}
+	if err != nil {
 		d.fail(w, r, err)
 		return
 	}
 	out := &ndjson{w: w}
-	err := d.builds.eachLine(r.Context(), m, func(lines []*lehrv1.LogLine) error {
+	err = d.builds.eachLine(r.Context(), m, func(lines []*lehrv1.LogLine) error {
 		for _, l := range lines {
 			if err := out.add(l); err != nil {
 				return err
@@ -180,7 +196,10 @@ func (d *door) restLogs(w http.ResponseWriter, r *http.Request) {
 
 func (d *door) restExec(w http.ResponseWriter, r *http.Request) {
 	m := &lehrv1.ExecRequest{}
-	err := body(w, r, m)
+	err := only(r)
+	if err == nil {
+		err = body(w, r, m)
+	}
 	if err == nil {
 		err = path(w, r, m)
 	}
@@ -214,7 +233,11 @@ func (d *door) endStream(w http.ResponseWriter, r *http.Request, out *ndjson, er
 }
 
 func (d *door) restImport(w http.ResponseWriter, r *http.Request) {
-	res, err := d.templates.importFrom(r.Context(), r.URL.Query().Get("kind"), r.Body)
+	if err := only(r, "kind"); err != nil {
+		d.fail(w, r, err)
+		return
+	}
+	res, err := d.templates.importFrom(r.Context(), r.URL.Query().Get("kind"), upload{r.Body})
 	if err != nil {
 		d.fail(w, r, err)
 		return
@@ -223,8 +246,7 @@ func (d *door) restImport(w http.ResponseWriter, r *http.Request) {
 }
 
 func (d *door) restReadFile(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	f, err := fileParams(r.Context(), r.PathValue("id"), q.Get("user"), q.Get("path"))
+	f, err := restFile(r)
 	if err != nil {
 		d.fail(w, r, err)
 		return
@@ -251,16 +273,23 @@ func (d *door) restReadFile(w http.ResponseWriter, r *http.Request) {
 }
 
 func (d *door) restWriteFile(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	f, err := fileParams(r.Context(), r.PathValue("id"), q.Get("user"), q.Get("path"))
+	f, err := restFile(r)
 	if err == nil {
-		err = d.sandboxes.service.WriteFile(r.Context(), f, r.Body)
+		err = d.sandboxes.service.WriteFile(r.Context(), f, upload{r.Body})
 	}
 	if err != nil {
 		d.fail(w, r, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+func restFile(r *http.Request) (sandbox.FileParams, error) {
+	if err := only(r, "path", "user"); err != nil {
+		return sandbox.FileParams{}, err
+	}
+	q := r.URL.Query()
+	return fileParams(r.Context(), r.PathValue("id"), q.Get("user"), q.Get("path"))
 }
 
 // ndjson writes messages as lines and sends them on at flush.

@@ -54,8 +54,12 @@ func (s *sandboxes) List(ctx context.Context, req *connect.Request[lehrv1.ListSa
 	if err != nil {
 		return nil, err
 	}
+	before, err := cursor(req.Msg.GetCursor(), lehr.ParseSandboxID)
+	if err != nil {
+		return nil, err
+	}
 	list, err := s.service.List(ctx, store.ListSandboxes{
-		TeamID: caller(ctx).TeamID, All: req.Msg.GetAll(), Before: lehr.SandboxID(req.Msg.GetCursor()), Limit: limit + 1,
+		TeamID: caller(ctx).TeamID, All: req.Msg.GetAll(), Before: before, Limit: limit + 1,
 	})
 	if err != nil {
 		return nil, err
@@ -139,7 +143,7 @@ func (s *sandboxes) ReadFile(ctx context.Context, req *connect.Request[lehrv1.Re
 func (s *sandboxes) WriteFile(ctx context.Context, stream *connect.ClientStream[lehrv1.WriteFileRequest]) (*connect.Response[lehrv1.WriteFileResponse], error) {
 	if !stream.Receive() {
 		if err := stream.Err(); err != nil {
-			return nil, err
+			return nil, uploadBroken(err)
 		}
 		return nil, errs.New(errs.Invalid, "the stream is empty").WithField("path")
 	}

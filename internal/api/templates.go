@@ -22,8 +22,15 @@ func (t *templates) List(ctx context.Context, req *connect.Request[lehrv1.ListTe
 	if err != nil {
 		return nil, err
 	}
+	before, err := cursor(req.Msg.GetCursor(), lehr.ParseVersionID)
+	if err != nil {
+		return nil, err
+	}
+	if err := plainText("name", req.Msg.GetName()); err != nil {
+		return nil, err
+	}
 	list, err := t.service.List(ctx, store.ListTemplates{
-		TeamID: caller(ctx).TeamID, Name: req.Msg.GetName(), Before: lehr.VersionID(req.Msg.GetCursor()), Limit: limit + 1,
+		TeamID: caller(ctx).TeamID, Name: req.Msg.GetName(), Before: before, Limit: limit + 1,
 	})
 	if err != nil {
 		return nil, err
@@ -54,7 +61,7 @@ func (t *templates) Remove(ctx context.Context, req *connect.Request[lehrv1.Remo
 func (t *templates) Import(ctx context.Context, stream *connect.ClientStream[lehrv1.ImportTemplateRequest]) (*connect.Response[lehrv1.Template], error) {
 	if !stream.Receive() {
 		if err := stream.Err(); err != nil {
-			return nil, err
+			return nil, uploadBroken(err)
 		}
 		return nil, errs.New(errs.Invalid, "the stream is empty").WithField("kind")
 	}
@@ -66,7 +73,8 @@ func (t *templates) Import(ctx context.Context, stream *connect.ClientStream[leh
 func (t *templates) importFrom(ctx context.Context, kind string, r io.Reader) (*connect.Response[lehrv1.Template], error) {
 	k := agent.ImportKind(kind)
 	if k != agent.ImportTar && k != agent.ImportOCI {
-		return nil, errs.New(errs.Invalid, "%q: want tar or oci", kind).WithField("kind").WithRemedy("send kind with the first message")
+		return nil, errs.New(errs.Invalid, "%q: want tar or oci", clipName(kind)).WithField("kind").
+			WithRemedy("say which of the two is sent")
 	}
 	made, err := t.service.Import(ctx, caller(ctx).TeamID, k, r)
 	if err != nil {
@@ -82,7 +90,7 @@ func chunksOf[M any](stream *connect.ClientStream[M], first []byte, data func(*M
 			return data(stream.Msg()), nil
 		}
 		if err := stream.Err(); err != nil {
-			return nil, err
+			return nil, uploadBroken(err)
 		}
 		return nil, io.EOF
 	}}

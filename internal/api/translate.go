@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"connectrpc.com/connect"
@@ -32,6 +33,12 @@ func (t translate) WrapStreamingClient(next connect.StreamingClientFunc) connect
 func (t translate) error(ctx context.Context, procedure string, err error) error {
 	if err == nil {
 		return nil
+	}
+	var ce *connect.Error
+	if errors.As(err, &ce) {
+		// Connect's own: a message that does not parse, a client that is gone.
+		t.log.DebugContext(ctx, "request failed", "operation", procedure, "code", ce.Code(), "error", err)
+		return err
 	}
 	httpkit.LogError(ctx, t.log, procedure, err)
 	return httpkit.ConnectError(err)
