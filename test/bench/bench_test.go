@@ -118,7 +118,7 @@ func (b *table) run(id string, cmd ...string) string {
 
 func (b *table) createOutput() {
 	var ids []string
-	b.times("create + first command's output, base template, no pool", 30, func(int) {
+	b.times("create + first command's output, base template, one after another", 30, func(int) {
 		id := b.create("minimal")
 		b.run(id, "echo", "hi")
 		ids = append(ids, id)
