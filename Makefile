@@ -10,7 +10,7 @@ PACKAGES := ./...
 STATIC   := CGO_ENABLED=0 $(GO) build -trimpath
 
 .DELETE_ON_ERROR:
-.PHONY: build demo test check unit e2e lint generate bench clean
+.PHONY: build demo test check unit e2e lint generate release-api licences bench clean
 
 build:
 	$(STATIC) -ldflags '-s -w -X gvisor.dev/gvisor/runsc/version.version=$(GVISOR)' -o $(ASSETS)/lehr-sentry ./cmd/lehr-sentry
@@ -33,6 +33,9 @@ check: lint
 	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./cmd/... ./internal/... ./sdk/... ./api/...
 	$(GO) test -count=1 ./internal/archtest
 	$(TOOL) buf lint
+	$(TOOL) buf breaking --against api/released.binpb
+	$(GO) -C tools run ./licences -check
+	$(GO) -C tools test ./...
 	@tools/generated.sh
 
 lint:
@@ -47,6 +50,14 @@ e2e:
 
 generate:
 	$(TOOL) buf generate
+
+# What later changes of the API must stay compatible with; made at a release.
+release-api:
+	$(TOOL) buf build -o api/released.binpb
+
+# What the three programs are linked with, and under which licences.
+licences:
+	$(GO) -C tools run ./licences
 
 bench: build
 	LEHR_BIN=$(CURDIR)/bin/lehr $(GO) test -count=1 -timeout 30m -v -run TestFigures ./test/bench -figures

@@ -82,11 +82,27 @@ func (a *attempt) settleMinimal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	made := a.sayWaiting(ctx, "base minimal is being made on host %s; that is done once and takes about half a minute", host.id)
 	base, err := a.o.Bases.Minimal(ctx, host.agent)
+	made()
 	if err != nil {
 		return a.hostFault(ctx, err)
 	}
 	return a.open(ctx, host, base)
+}
+
+// quiet is how long something may take before the log says what is waited for.
+const quiet = time.Second
+
+// sayWaiting writes a line unless done is called soon.
+func (a *attempt) sayWaiting(ctx context.Context, format string, args ...any) (done context.CancelFunc) {
+	waiting, done := context.WithCancel(ctx)
+	a.spawn(func() {
+		if a.o.Clock.Sleep(waiting, quiet) == nil {
+			a.say(ctx, a.where(), format, args...)
+		}
+	})
+	return done
 }
 
 // isMinimal reports whether ref is the platform's own base, which no team can
