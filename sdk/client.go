@@ -23,7 +23,7 @@ import (
 type Options struct {
 	URL  string       // "http://127.0.0.1:5347"
 	Key  string       // "lehr_" and 40 hex digits
-	HTTP *http.Client // nil: one without a time limit; contexts end calls
+	HTTP *http.Client // nil: one without a time limit and redirects; contexts end calls
 }
 
 // Client calls one server. It is safe for concurrent use.
@@ -43,7 +43,7 @@ func New(o Options) (*Client, error) {
 	}
 	h := o.HTTP
 	if h == nil {
-		h = &http.Client{}
+		h = &http.Client{CheckRedirect: stay}
 	}
 	base := strings.TrimSuffix(o.URL, "/")
 	opts := connect.WithInterceptors(auth{key: o.Key})
@@ -70,6 +70,10 @@ func ErrorDetail(err error) *lehrv1.Error {
 	}
 	return nil
 }
+
+// stay follows no redirect: the key is for the server that was named, and Go
+// would take its header along to another one.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // auth sends the key with every call.
 type auth struct{ key string }

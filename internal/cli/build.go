@@ -3,21 +3,17 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/recipe"
-	"github.com/lehr-dev/lehr/sdk"
 )
 
 // maxRecipe bounds a recipe file, in bytes.
@@ -36,7 +32,8 @@ func (a *app) buildCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "build -t NAME[:TAG] [flags]", Short: "Turn a recipe into a template",
 		Long: "Turn a recipe into a template and show what happens, live.\n" +
-			"The first Ctrl-C cancels the build, a second one leaves it to itself.",
+			"The first Ctrl-C cancels the build; on a terminal a second one leaves it to itself.\n" +
+			"With --output json the build is printed on stdout once it has ended, also when it failed.",
 		Example: `  lehr build -t web                         # reads Recipe, else Dockerfile
   lehr build -t web:v2 -f web.recipe --memory 1024
   lehr build -t mine --base dir:./rootfs -f - <<< 'RUN make install'`,
@@ -61,6 +58,7 @@ func (a *app) buildCommand() *cobra.Command {
 	fs.StringArrayVar(&f.secrets, "secret", nil, "not supported yet")
 	fs.BoolVar(&f.skipPrePost, "skip-pre-post", false, "leave out the pre- and post-build steps")
 	fs.BoolVar(&f.detach, "detach", false, "print the created build and do not wait for it")
+	_ = fs.MarkHidden("secret") // refused with a reason; the flag exists
 	return cmd
 }
 
@@ -82,14 +80,14 @@ func (a *app) build(cmd *cobra.Command, f *buildFlags) error {
 	if req.BaseTemplate, err = a.uploadBase(cmd.Context(), c, f.base); err != nil {
 		return err
 	}
+	if !f.detach {
+		return a.buildAndWatch(cmd.Context(), c, req)
+	}
 	res, err := c.Builds.Create(cmd.Context(), connect.NewRequest(req))
 	if err != nil {
 		return err
 	}
-	if f.detach {
-		return a.printBuild(res.Msg)
-	}
-	return a.watchBuild(cmd.Context(), c, res.Msg)
+	return a.printBuild(res.Msg)
 }
 
 func (a *app) buildRequest(cmd *cobra.Command, f *buildFlags) (*lehrv1.CreateBuildRequest, error) {
@@ -97,7 +95,7 @@ func (a *app) buildRequest(cmd *cobra.Command, f *buildFlags) (*lehrv1.CreateBui
 	if err != nil {
 		return nil, err
 	}
-	text, err := a.readRecipe(f.file)
+	text, err := a.readRecipe(cmd.Context(), f.file)
 	if err != nil {
 		return nil, err
 	}
@@ -126,9 +124,9 @@ func (a *app) buildRequest(cmd *cobra.Command, f *buildFlags) (*lehrv1.CreateBui
 
 // readRecipe reads the named file, standard input for "-", or the first of
 // Recipe and Dockerfile in the current folder.
-func (a *app) readRecipe(name string) (string, error) {
+func (a *app) readRecipe(ctx context.Context, name string) (string, error) {
 	if name == "-" {
-		return readBounded(a.env.Stdin, "standard input")
+		return recipeText(a.readStdin(ctx, maxRecipe+1))
 	}
 	names := []string{name}
 	if name == "" {
@@ -143,7 +141,11 @@ func (a *app) readRecipe(name string) (string, error) {
 			return "", errs.New(errs.Invalid, "the recipe cannot be read: %v", err)
 		}
 		defer f.Close()
-		return readBounded(f, n)
+		text, err := recipeText(io.ReadAll(io.LimitReader(f, maxRecipe+1)))
+		if err != nil {
+			return "", errs.Wrap(err, errs.Invalid, "", n).WithCode(errs.CodeOf(err))
+		}
+		return text, nil
 	}
 	if name != "" {
 		return "", usage("there is no recipe file %s", name)
@@ -151,113 +153,32 @@ func (a *app) readRecipe(name string) (string, error) {
 	return "", usage("there is no Recipe or Dockerfile in this folder; name one with -f")
 }
 
-func readBounded(r io.Reader, name string) (string, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxRecipe+1))
-	if err != nil {
-		return "", errs.New(errs.Invalid, "%s cannot be read: %v", name, err)
+func recipeText(b []byte, err error) (string, error) {
+	if err == nil && len(b) > maxRecipe {
+		err = errs.New(errs.Invalid, "the recipe is larger than 1 MiB").WithCode("recipe_too_large")
 	}
-	if len(b) > maxRecipe {
-		return "", errs.New(errs.Invalid, "%s is larger than 1 MiB", name).WithCode("recipe_too_large")
-	}
-	return string(b), nil
+	return string(b), err
 }
 
-// watchBuild shows a build until it has ended and returns its exit code.
-func (a *app) watchBuild(ctx context.Context, c *sdk.Client, b *lehrv1.Build) error {
-	fmt.Fprintf(a.env.Stderr, "build %s of %s:%s, %d steps\n", b.GetId(), b.GetName(), b.GetTag(), b.GetTotalSteps())
-	watch, stop := context.WithCancel(ctx)
-	defer stop()
-	i := &buildInterrupts{app: a, client: c, id: b.GetId(), detach: stop}
-	defer i.wait()
-	onInterrupt := i.interrupted
-	a.onInterrupt.Store(&onInterrupt)
-	defer a.onInterrupt.Store(nil)
-
-	p := &plainLog{out: a.env.Stderr}
-	err := a.followLogs(watch, c, &lehrv1.BuildLogsRequest{Id: b.GetId(), Follow: true}, p.line)
-	if watch.Err() != nil {
-		fmt.Fprintf(a.env.Stderr, "detached; follow it with: lehr builds logs -f %s\n", b.GetId())
-		return exitCode(ExitCancelled)
+// readStdin reads standard input, at most so many bytes. The end of ctx ends
+// the wait; a read of a terminal ends with the process only.
+func (a *app) readStdin(ctx context.Context, most int64) ([]byte, error) {
+	type result struct {
+		b   []byte
+		err error
 	}
-	if err != nil {
-		return err
-	}
-	res, err := c.Builds.Get(ctx, connect.NewRequest(&lehrv1.GetBuildRequest{Id: b.GetId()}))
-	if err != nil {
-		return err
-	}
-	return a.finishBuild(res.Msg)
-}
-
-// finishBuild says how a build ended; the object goes to stdout as JSON.
-func (a *app) finishBuild(b *lehrv1.Build) error {
-	if a.json() {
-		if err := a.printOne(b, nil); err != nil {
-			return err
+	read := make(chan result, 1)
+	go func() {
+		b, err := io.ReadAll(io.LimitReader(a.env.Stdin, most))
+		read <- result{b, err}
+	}()
+	select {
+	case r := <-read:
+		if r.err != nil {
+			return nil, errs.New(errs.Invalid, "standard input cannot be read: %v", r.err)
 		}
+		return r.b, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
-	switch b.GetStatus() {
-	case "success":
-		art := b.GetArtifact()
-		fmt.Fprintf(a.env.Stderr, "built %s:%s, a %s template of %s (%s)\n  try: lehr run %s:%s -- true\n",
-			b.GetName(), b.GetTag(), art.GetType(), mebibytes(art.GetSizeBytes()), art.GetVersion(), b.GetName(), b.GetTag())
-		return nil
-	case "cancelled":
-		fmt.Fprintf(a.env.Stderr, "cancelled %s\n", b.GetId())
-		return exitCode(ExitCancelled)
-	}
-	e := b.GetError()
-	fmt.Fprintf(a.env.Stderr, "lehr: %s [%s]\n", clean(e.GetMessage()), e.GetCode())
-	if e.GetRemedy() != "" {
-		fmt.Fprintf(a.env.Stderr, "  try: %s\n", e.GetRemedy())
-	}
-	fmt.Fprintf(a.env.Stderr, "  log: lehr builds logs %s\n", b.GetId())
-	if e.GetFault() == "platform" {
-		return exitCode(ExitPlatform)
-	}
-	return exitCode(ExitRefused)
-}
-
-// buildInterrupts makes the first interrupt cancel the build and, on a
-// terminal, the second one detach from it.
-type buildInterrupts struct {
-	app    *app
-	client *sdk.Client
-	id     string
-	detach context.CancelFunc
-
-	mu    sync.Mutex
-	count int
-	done  sync.WaitGroup
-}
-
-func (i *buildInterrupts) interrupted() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.count++
-	switch {
-	case i.count == 1:
-		fmt.Fprintln(i.app.env.Stderr, "cancelling the build; press Ctrl-C again to leave it to itself")
-		i.done.Go(i.cancel)
-	case i.app.onTerminal():
-		i.detach()
-	}
-}
-
-// cancel asks the server; the log's end then ends the command.
-func (i *buildInterrupts) cancel() {
-	ctx, done := context.WithTimeout(context.Background(), killTime)
-	defer done()
-	_, err := i.client.Builds.Cancel(ctx, connect.NewRequest(&lehrv1.CancelBuildRequest{Id: i.id}))
-	if err != nil && connect.CodeOf(err) != connect.CodeFailedPrecondition {
-		i.app.printError(err)
-	}
-}
-
-func (i *buildInterrupts) wait() { i.done.Wait() }
-
-// onTerminal reports whether a person watches stderr.
-func (a *app) onTerminal() bool {
-	f, ok := a.env.Stderr.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -10,6 +10,7 @@ import (
 
 	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
 	"github.com/lehr-dev/lehr/api/jsonwire"
+	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/sdk"
 )
 
@@ -45,7 +46,7 @@ func (a *app) buildsList() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&req.Name, "name", "", "only builds of this template")
-	cmd.Flags().StringVar(&req.Status, "status", "", "only builds in this state")
+	cmd.Flags().StringVar(&req.Status, "status", "", "only builds in this state: pending, running, success, failed or cancelled")
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many at most; 0 for all")
 	return cmd
 }
@@ -53,6 +54,9 @@ func (a *app) buildsList() *cobra.Command {
 // pages walks through a paginated list until most items are there; 0 is all.
 func pages[M any](most int, page func(limit int32, cursor string) ([]M, string, error)) ([]M, error) {
 	const pageSize = 200
+	if most < 0 {
+		return nil, usage("--limit %d: want 0 or more", most)
+	}
 	var all []M
 	for cursor := ""; ; {
 		want := pageSize
@@ -67,6 +71,9 @@ func pages[M any](most int, page func(limit int32, cursor string) ([]M, string, 
 		if next == "" || most > 0 && len(all) >= most {
 			return all, nil
 		}
+		if next == cursor {
+			return nil, errs.New(errs.Internal, "the server's list does not go on")
+		}
 		cursor = next
 	}
 }
@@ -78,6 +85,7 @@ func steps(b *lehrv1.Build) string {
 func (a *app) buildsGet() *cobra.Command {
 	return &cobra.Command{
 		Use: "get BUILD", Short: "Show one build with its steps", Args: exactArgs("BUILD"),
+		Example: "  lehr builds get bld-…\n  lehr builds get bld-… -o json | jq .error",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -119,6 +127,8 @@ func (a *app) buildsLogs() *cobra.Command {
 	req := &lehrv1.BuildLogsRequest{}
 	cmd := &cobra.Command{
 		Use: "logs BUILD", Short: "Print a build's log", Args: exactArgs("BUILD"),
+		Long: "Print a build's log: step, seconds since the first line, text.\n" +
+			"With --output json a bare array, or with --follow one object a line as they come.",
 		Example: "  lehr builds logs -f bld-…          # follow until the build has ended\n  lehr builds logs --after 120 bld-… # continue where you were",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
@@ -172,6 +182,7 @@ func (a *app) printLogArray(ctx context.Context, c *sdk.Client, req *lehrv1.Buil
 func (a *app) buildsCancel() *cobra.Command {
 	return &cobra.Command{
 		Use: "cancel BUILD", Short: "Cancel a pending or running build", Args: exactArgs("BUILD"),
+		Example: "  lehr builds cancel bld-…",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {

@@ -9,13 +9,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/program"
 	"github.com/lehr-dev/lehr/sdk"
 )
 
@@ -29,6 +34,7 @@ const (
 	ExitTimeLimit = 124 // run, exec: the time limit ended the command
 	ExitLehr      = 125 // run, exec: Lehr failed, not the command
 	ExitCancelled = 130 // cancelled
+	ExitPipe      = 141 // whoever read our output is gone; as a shell says it of SIGPIPE
 )
 
 // Env is the world of one command run.
@@ -44,15 +50,18 @@ type Env struct {
 
 // Main runs one command line and returns its exit code.
 func Main(ctx context.Context, env Env) int {
+	a := &app{env: env, terminal: isTerminal(env.Stderr)}
+	a.env.Stdout, a.env.Stderr = pipe{env.Stdout}, pipe{env.Stderr}
 	ctx, cancel := context.WithCancel(ctx)
+	var listening sync.WaitGroup
+	listening.Go(func() { a.interrupts(ctx, cancel) })
+	defer listening.Wait()
 	defer cancel()
-	a := &app{env: env}
-	go a.interrupts(ctx, cancel)
 	root := a.root()
-	root.SetArgs(env.Args)
+	root.SetArgs(append([]string{}, env.Args...)) // nil would be os.Args
 	root.SetIn(env.Stdin)
-	root.SetOut(env.Stdout)
-	root.SetErr(env.Stderr)
+	root.SetOut(a.env.Stdout)
+	root.SetErr(a.env.Stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return ExitOK
@@ -67,8 +76,9 @@ func Main(ctx context.Context, env Env) int {
 
 // app is shared by the commands of one run.
 type app struct {
-	env    Env
-	output string // "table" or "json"
+	env      Env
+	output   string // "table" or "json"
+	terminal bool   // a person watches stderr
 
 	// onInterrupt takes interrupts where the command wants them; nil ends the
 	// command's context.
@@ -96,6 +106,23 @@ type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
+// pipe is an output whose reader may go away, as in `lehr builds ls | head -1`:
+// that ends the command quietly.
+type pipe struct{ io.Writer }
+
+func (p pipe) Write(b []byte) (int, error) {
+	n, err := p.Writer.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		err = exitCode(ExitPipe)
+	}
+	return n, err
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
 // usageError marks a wrong command line.
 type usageError struct{ error }
 
@@ -104,10 +131,10 @@ func usage(format string, args ...any) error { return usageError{fmt.Errorf(form
 // codeOf maps an error to the exit code of ordinary commands.
 func codeOf(err error) int {
 	var u usageError
-	if errors.As(err, &u) || strings.HasPrefix(err.Error(), "unknown command") {
+	if errors.As(err, &u) {
 		return ExitUsage
 	}
-	if errors.Is(err, context.Canceled) || connect.CodeOf(err) == connect.CodeCanceled {
+	if cancelled(err) {
 		return ExitCancelled
 	}
 	var ce *connect.Error
@@ -115,10 +142,15 @@ func codeOf(err error) int {
 		return codeOfConnect(ce.Code())
 	}
 	switch errs.KindOf(err) {
-	case errs.Invalid, errs.NotFound, errs.Exists, errs.Conflict, errs.Unsupported, errs.PermissionDenied, errs.Unauthenticated:
+	case errs.Invalid, errs.NotFound, errs.Exists, errs.Conflict, errs.Unsupported, errs.PermissionDenied, errs.Unauthenticated, errs.Exhausted:
 		return ExitRefused
 	}
 	return ExitPlatform
+}
+
+// cancelled reports whether an interrupt ended it, not a failure.
+func cancelled(err error) bool {
+	return errors.Is(err, context.Canceled) || connect.CodeOf(err) == connect.CodeCanceled || errs.IsKind(err, errs.Cancelled)
 }
 
 func codeOfConnect(c connect.Code) int {
@@ -133,19 +165,27 @@ func codeOfConnect(c connect.Code) int {
 // printError says what is wrong and what to do, on stderr.
 func (a *app) printError(err error) {
 	message, code, remedy := describe(err)
-	fmt.Fprintf(a.env.Stderr, "lehr: %s", message)
+	a.printFailure(message, code, remedy)
+}
+
+// printFailure takes texts that may quote a sandbox.
+func (a *app) printFailure(message, code, remedy string) {
+	text := "lehr: " + strings.Join(cleanLines(message), "\n  ")
 	if code != "" {
-		fmt.Fprintf(a.env.Stderr, " [%s]", code)
+		text += " [" + clean(code) + "]"
 	}
-	fmt.Fprintln(a.env.Stderr)
+	fmt.Fprintln(a.env.Stderr, text)
 	if remedy != "" {
-		fmt.Fprintf(a.env.Stderr, "  try: %s\n", remedy)
+		fmt.Fprintf(a.env.Stderr, "  try: %s\n", clean(remedy))
 	}
 }
 
 func describe(err error) (message, code, remedy string) {
 	if d := sdk.ErrorDetail(err); d != nil {
 		return d.GetMessage(), d.GetCode(), d.GetRemedy()
+	}
+	if cancelled(err) {
+		return "cancelled", "", ""
 	}
 	var ce *connect.Error
 	if errors.As(err, &ce) {
@@ -169,6 +209,14 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "lehr",
 		Short: "Turn a recipe into a template and start sandboxes from it in milliseconds",
+		Long: `Turn a recipe into a template and start sandboxes from it in milliseconds.
+
+Commands talk to the lehr up of the same user, or to the server that LEHR_URL and LEHR_API_KEY name.
+They print data on stdout and everything else on stderr.
+
+Exit codes: 0 done, 1 your build failed or the request was refused, 2 wrong command line, 3 a fault of the platform,
+130 cancelled. run and exec return the command's own code; 124 is its time limit, 125 a failure of Lehr.`,
+		Version: program.Version(),
 		Example: `  lehr up                                   # start everything on this machine
   lehr build -t web -f Recipe               # recipe → template
   lehr run web -- python3 -c 'print(6*7)'   # a sandbox for one command
@@ -187,6 +235,10 @@ func (a *app) root() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.Flags().Bool("version", false, "print the version") // without -v, which is for verbose
+	root.SetVersionTemplate("lehr {{.Version}}\n")
+	// A group runs only to show its help: it has no usage of its own.
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
 	root.AddCommand(
 		a.upCommand(), a.agentCommand(), a.buildCommand(), a.buildsCommand(), a.templatesCommand(),
 		a.runCommand(), a.sandboxCommand(), a.keysCommand(), a.doctorCommand(), a.versionCommand(),
@@ -201,7 +253,7 @@ func group(use, short string, subs ...*cobra.Command) *cobra.Command {
 		Use: use, Short: short, Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usage("unknown command %q for %q", args[0], cmd.CommandPath())
+				return unknownCommand(cmd, args[0])
 			}
 			return cmd.Help()
 		},
@@ -212,9 +264,20 @@ func group(use, short string, subs ...*cobra.Command) *cobra.Command {
 
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usage("unknown command or argument %q for %q", args[0], cmd.CommandPath())
+		return unknownCommand(cmd, args[0])
 	}
 	return nil
+}
+
+func unknownCommand(cmd *cobra.Command, word string) error {
+	if !cmd.HasAvailableSubCommands() {
+		return usage("%s takes no argument %q", cmd.CommandPath(), word)
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(word); len(near) > 0 {
+		return usage("unknown command %q for %q; did you mean %s?", word, cmd.CommandPath(), strings.Join(slices.Sorted(slices.Values(near)), " or "))
+	}
+	return usage("unknown command %q for %q", word, cmd.CommandPath())
 }
 
 func exactArgs(names ...string) cobra.PositionalArgs {

@@ -14,6 +14,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	var o doctor.Options
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Check whether this machine can run sandboxes, and say what to do if not", Args: noArgs,
+		Example: "  lehr doctor\n  lehr doctor --data /srv/lehr --listen 127.0.0.1:6000",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			checks := doctor.Run(cmd.Context(), o)
 			if err := a.printChecks(checks); err != nil {

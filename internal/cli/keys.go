@@ -15,6 +15,7 @@ func (a *app) keysCreate() *cobra.Command {
 	var req lehrv1.CreateKeyRequest
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Make a key; it is shown this once", Args: exactArgs("NAME"),
+		Example: "  lehr keys create ci\n  export LEHR_API_KEY=$(lehr keys create ci -o json | jq -r .key)",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -35,7 +36,8 @@ func (a *app) keysCreate() *cobra.Command {
 
 func (a *app) keysList() *cobra.Command {
 	return &cobra.Command{
-		Use: "ls", Short: "List keys", Args: noArgs,
+		Use: "ls", Short: "List keys, newest first", Args: noArgs,
+		Example: "  lehr keys ls",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -61,6 +63,7 @@ func (a *app) keysList() *cobra.Command {
 func (a *app) keysRevoke() *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke KEY-ID…", Short: "Make keys useless at once", Args: atLeastOne("KEY-ID"),
+		Example: "  lehr keys revoke key-…",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {

@@ -12,27 +12,19 @@ import (
 	"github.com/lehr-dev/lehr/sdk"
 )
 
-// followLogs prints lines after req.After. A broken stream is taken up again
-// after the last line seen; other errors end it.
+// followLogs prints lines after req.After. A stream that breaks after it has
+// delivered is taken up again after the last line seen; other errors end it.
 func (a *app) followLogs(ctx context.Context, c *sdk.Client, req *lehrv1.BuildLogsRequest, print func(*lehrv1.LogLine) error) error {
-	const retries = 10
-	failures := 0
+	patience := a.patience()
+	first := req.GetAfter()
 	for {
 		before := req.GetAfter()
 		err := streamLogs(ctx, c, req, print)
-		if err == nil || connect.CodeOf(err) != connect.CodeUnavailable || ctx.Err() != nil {
+		if err == nil || req.GetAfter() == first {
 			return err
 		}
-		if failures++; req.GetAfter() > before {
-			failures = 0
-		}
-		if failures > retries {
+		if err := patience.wait(ctx, err, req.GetAfter() > before); err != nil {
 			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Second):
 		}
 	}
 }

@@ -27,7 +27,7 @@ func (a *app) printOne(m proto.Message, rows [][2]string) error {
 	}
 	w := tabwriter.NewWriter(a.env.Stdout, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\n", r[0], clean(r[1]))
+		fmt.Fprintf(w, "%s\t%s\n", r[0], cell(r[1]))
 	}
 	return w.Flush()
 }
@@ -47,21 +47,11 @@ func printList[M proto.Message](a *app, list []M, head string, row func(M) []str
 	for _, m := range list {
 		cells := row(m)
 		for i := range cells {
-			cells[i] = clean(cells[i])
+			cells[i] = cell(cells[i])
 		}
 		fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
 	return w.Flush()
-}
-
-// clean keeps control characters of hostile text away from the terminal.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '·'
-		}
-		return r
-	}, s)
 }
 
 // stamp prints a time in the user's zone; a missing one as a dash.

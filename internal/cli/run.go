@@ -27,9 +27,9 @@ func (a *app) runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			run, err := a.execRequest(&exec, "", args[1:])
+			run, err := a.execRequest(cmd.Context(), &exec, "", args[1:])
 			if err != nil {
-				return err
+				return a.lehrFailed(err)
 			}
 			c, err := a.client()
 			if err != nil {

@@ -2,8 +2,8 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
+	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/sdk"
 )
 
@@ -120,6 +121,7 @@ func (a *app) sandboxList() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List live sandboxes, newest first", Args: noArgs,
+		Example: "  lehr sandbox ls\n  lehr sandbox kill $(lehr sandbox ls -o json | jq -r '.[].id')",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -141,7 +143,7 @@ func (a *app) sandboxList() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&req.All, "all", false, "ended ones of the last 24 hours too")
+	cmd.Flags().BoolVar(&req.All, "all", false, "list those that ended in the last 24 hours too")
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many at most; 0 for all")
 	return cmd
 }
@@ -149,6 +151,7 @@ func (a *app) sandboxList() *cobra.Command {
 func (a *app) sandboxGet() *cobra.Command {
 	return &cobra.Command{
 		Use: "get SANDBOX", Short: "Show one sandbox", Args: exactArgs("SANDBOX"),
+		Example: "  lehr sandbox get sb…",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -166,6 +169,7 @@ func (a *app) sandboxGet() *cobra.Command {
 func (a *app) sandboxKill() *cobra.Command {
 	return &cobra.Command{
 		Use: "kill SANDBOX…", Short: "End sandboxes and everything of them", Args: atLeastOne("SANDBOX"),
+		Example: "  lehr sandbox kill sb…",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -193,7 +197,10 @@ func (f *execFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVarP(&f.stdin, "stdin", "i", false, "pass standard input on, at most 1 MiB")
 }
 
-func (a *app) execRequest(f *execFlags, id string, cmd []string) (*lehrv1.ExecRequest, error) {
+func (a *app) execRequest(ctx context.Context, f *execFlags, id string, cmd []string) (*lehrv1.ExecRequest, error) {
+	if f.timeout < 0 {
+		return nil, usage("--timeout %s: want 0 or more", f.timeout)
+	}
 	req := &lehrv1.ExecRequest{Id: id, Cmd: cmd, User: f.user, Cwd: f.cwd}
 	if f.timeout > 0 {
 		req.Timeout = f.timeout.String()
@@ -202,12 +209,13 @@ func (a *app) execRequest(f *execFlags, id string, cmd []string) (*lehrv1.ExecRe
 		return req, nil
 	}
 	const most = 1 << 20
-	in, err := io.ReadAll(io.LimitReader(a.env.Stdin, most+1))
+	in, err := a.readStdin(ctx, most+1)
 	if err != nil {
-		return nil, fmt.Errorf("standard input: %w", err)
+		return nil, err
 	}
 	if len(in) > most {
-		return nil, usage("standard input is larger than 1 MiB")
+		return nil, errs.New(errs.Invalid, "standard input is larger than 1 MiB").WithCode("stdin_too_large").
+			WithRemedy("write a file in the sandbox and redirect from it")
 	}
 	req.Stdin = in
 	return req, nil
@@ -230,13 +238,13 @@ func (a *app) sandboxExec() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := a.client()
+			req, err := a.execRequest(cmd.Context(), &f, args[0], args[1:])
 			if err != nil {
 				return a.lehrFailed(err)
 			}
-			req, err := a.execRequest(&f, args[0], args[1:])
+			c, err := a.client()
 			if err != nil {
-				return err
+				return a.lehrFailed(err)
 			}
 			req.Env = vars
 			return a.exec(cmd.Context(), c, req)
@@ -290,7 +298,8 @@ func (a *app) stream(ctx context.Context, c *sdk.Client, req *lehrv1.ExecRequest
 // lehrFailed says why a command could not be run and picks the exit code that
 // a shell would.
 func (a *app) lehrFailed(err error) error {
-	if codeOf(err) == ExitCancelled || codeOf(err) == ExitUsage {
+	var code exitCode
+	if errors.As(err, &code) || codeOf(err) == ExitCancelled || codeOf(err) == ExitUsage {
 		return err
 	}
 	a.printError(err)

@@ -19,6 +19,7 @@ func (a *app) templatesList() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List templates, newest first", Args: noArgs,
+		Example: "  lehr templates ls\n  lehr templates ls --name web --limit 0",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -48,6 +49,7 @@ func (a *app) templatesList() *cobra.Command {
 func (a *app) templatesGet() *cobra.Command {
 	return &cobra.Command{
 		Use: "get TEMPLATE", Short: "Show one template", Args: exactArgs("TEMPLATE"),
+		Example: "  lehr templates get web\n  lehr templates get web:v2 -o json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -77,7 +79,9 @@ func (a *app) templatesGet() *cobra.Command {
 func (a *app) templatesRemove() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm TEMPLATE…", Short: "Remove templates (NAME) or single tags (NAME:TAG)",
-		Args: atLeastOne("TEMPLATE"),
+		Long:    "Remove templates (NAME) or single tags (NAME:TAG). One that live sandboxes use is refused.",
+		Example: "  lehr templates rm web:v1\n  lehr templates rm web tools",
+		Args:    atLeastOne("TEMPLATE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {

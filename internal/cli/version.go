@@ -13,6 +13,7 @@ import (
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: noArgs,
+		Example: "  lehr version -o json",
 		RunE: func(*cobra.Command, []string) error {
 			if !a.json() {
 				_, err := fmt.Fprintf(a.env.Stdout, "lehr %s (%s, %s)\n", program.Version(), program.Platform(), runtime.Version())

@@ -87,8 +87,38 @@ func TestServersDir(t *testing.T) {
 	if got := ServersDir(getenv); got != "/home/x/.local/state/lehr/servers" {
 		t.Errorf("ServersDir = %s", got)
 	}
+	env["XDG_STATE_HOME"] = "relative"
+	if got := ServersDir(getenv); got != "/home/x/.local/state/lehr/servers" {
+		t.Errorf("ServersDir with a relative XDG_STATE_HOME = %s, want it ignored", got)
+	}
+	env["HOME"] = ""
+	if got := ServersDir(getenv); !filepath.IsAbs(got) {
+		t.Errorf("ServersDir without HOME = %s, want an absolute path", got)
+	}
 	env["XDG_STATE_HOME"] = "/state"
 	if got := ServersDir(getenv); got != "/state/lehr/servers" {
 		t.Errorf("ServersDir = %s", got)
+	}
+}
+
+func TestLoadUpRefusesWhatIsNoFolder(t *testing.T) {
+	for _, data := range []string{"", "/" + strings.Repeat("x", maxData)} {
+		if _, err := LoadUp(source(map[string]string{"data": data})); err == nil || !strings.Contains(err.Error(), "--data") {
+			t.Errorf("LoadUp(data %q) = %v, want --data refused", data, err)
+		}
+	}
+}
+
+func TestEmptyVariablesAreNotSet(t *testing.T) {
+	up, err := LoadUp(Environment(func(string) (string, bool) { return "", true }))
+	if err != nil || up.Data != DefaultData || up.Listen != DefaultListen {
+		t.Errorf("LoadUp = %+v, %v, want the defaults", up, err)
+	}
+}
+
+func TestHostNames(t *testing.T) {
+	up, err := LoadUp(source(map[string]string{"host-name": " a.example, b.example,"}))
+	if err != nil || len(up.HostNames) != 2 || up.HostNames[0] != "a.example" || up.HostNames[1] != "b.example" {
+		t.Errorf("LoadUp = %q, %v, want two names", up.HostNames, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -25,13 +26,24 @@ type Server struct {
 }
 
 // ServersDir returns $XDG_STATE_HOME/lehr/servers, with the default of the XDG
-// base directory specification.
+// base directory specification, which wants a relative path ignored. Without
+// HOME, as under a service manager, the user's home folder is looked up.
 func ServersDir(getenv func(string) string) string {
 	state := getenv("XDG_STATE_HOME")
-	if state == "" {
-		state = filepath.Join(getenv("HOME"), ".local", "state")
+	if !filepath.IsAbs(state) {
+		state = filepath.Join(home(getenv("HOME")), ".local", "state")
 	}
 	return filepath.Join(state, "lehr", "servers")
+}
+
+func home(given string) string {
+	if filepath.IsAbs(given) {
+		return given
+	}
+	if u, err := user.Current(); err == nil && filepath.IsAbs(u.HomeDir) {
+		return u.HomeDir
+	}
+	return "/"
 }
 
 // WriteServer stores s as <host>_<port>.json, readable by the owner alone, and

@@ -27,6 +27,10 @@ const (
 	MaxWorkers     = 64
 )
 
+// maxData leaves room for the name of a unix socket, whose address may have 107
+// bytes.
+const maxData = 80
+
 // Source gives a value by its flag name; ok is false where it was not given.
 type Source func(name string) (value string, ok bool)
 
@@ -42,10 +46,12 @@ func Layered(sources ...Source) Source {
 	}
 }
 
-// Environment reads LEHR_<NAME> with hyphens as underscores.
+// Environment reads LEHR_<NAME> with hyphens as underscores. An empty variable
+// counts as not set.
 func Environment(lookup func(string) (string, bool)) Source {
 	return func(name string) (string, bool) {
-		return lookup("LEHR_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")))
+		v, ok := lookup("LEHR_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")))
+		return v, ok && v != ""
 	}
 }
 
@@ -57,10 +63,15 @@ func LoadUp(src Source) (Up, error) {
 		Listen:   or(src, "listen", DefaultListen),
 		LogLevel: or(src, "log-level", "info"),
 	}
-	if abs, err := filepath.Abs(up.Data); err != nil {
+	if abs, err := filepath.Abs(up.Data); up.Data == "" {
+		p.add("data", "is empty") // not the current folder
+	} else if err != nil {
 		p.add("data", "%v", err)
 	} else {
 		up.Data = abs
+	}
+	if len(up.Data) > maxData {
+		p.add("data", "%d bytes long: want at most %d, because a socket inside has to fit", len(up.Data), maxData)
 	}
 	if info, err := os.Stat(up.Data); err == nil && !info.IsDir() {
 		p.add("data", "%s is not a folder", up.Data)
@@ -81,7 +92,7 @@ func LoadUp(src Source) (Up, error) {
 		p.add("log-level", "%q: want debug, info, warn or error", up.LogLevel)
 	}
 	if names, ok := src("host-name"); ok && names != "" {
-		up.HostNames = strings.Split(names, ",")
+		up.HostNames = strings.FieldsFunc(names, func(r rune) bool { return r == ',' || r == ' ' })
 	}
 	return up, p.err()
 }
