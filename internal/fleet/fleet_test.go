@@ -166,6 +166,7 @@ func TestSelectHost(t *testing.T) {
 		}{
 			{"where the image is", lehr.Placement{Resources: lehr.DefaultResources, Artifacts: []lehr.Digest{image}}, b.ID, ""},
 			{"not where an attempt was lost", lehr.Placement{Resources: lehr.DefaultResources, Avoid: []lehr.HostID{b.ID}}, a.ID, ""},
+			{"another engine", lehr.Placement{Resources: lehr.DefaultResources, Engine: lehr.DigestOf([]byte("old"))}, "", "snapshot_unfit"},
 			{"too big for all", lehr.Placement{Resources: lehr.Resources{VCPUs: 1, MemoryMB: 1 << 20, DiskMB: 1}}, "", "no_fit"},
 			{"image nowhere", lehr.Placement{Resources: lehr.DefaultResources, Artifacts: []lehr.Digest{lehr.DigestOf(nil)}}, "", "no_room"},
 		}

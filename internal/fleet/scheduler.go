@@ -48,6 +48,10 @@ func (s *HostScheduler) SelectHost(ctx context.Context, p lehr.Placement) (lehr.
 			return c.ID, nil
 		}
 	}
+	if engineOnly(d) {
+		return "", errs.New(errs.Unsupported, "the snapshot was made by another engine than that of any host: %s", d.Explain()).
+			WithCode("snapshot_unfit").WithOp("fleet.SelectHost").WithRemedy("build the template again")
+	}
 	return "", errs.New(errs.Exhausted, "no host can take %d processors, %d MB of memory and %d MB of disk: %s",
 		p.Resources.VCPUs, p.Resources.MemoryMB, p.Resources.DiskMB, d.Explain()).
 		WithCode(refusalCode(d)).WithOp("fleet.SelectHost").
@@ -63,6 +67,17 @@ func (s *HostScheduler) awaitHost(ctx context.Context) error {
 		return errs.Wrap(context.Cause(ctx), errs.KindOf(ctx.Err()), "fleet.SelectHost", "the wait for a host was given up")
 	}
 	return nil
+}
+
+// engineOnly reports whether hosts are there and the engine is what keeps every
+// one of them away.
+func engineOnly(d place.Decision) bool {
+	for _, r := range d.Refusals {
+		if r.Code != place.RefusedEngine {
+			return false
+		}
+	}
+	return len(d.Refusals) > 0
 }
 
 func refusalCode(d place.Decision) string {
