@@ -202,7 +202,7 @@ func (h *Host) CreateSnapshot(ctx context.Context, id lehr.SandboxID) (agent.Sna
 		return agent.Snapshot{}, err
 	}
 	sb := h.opt.Engine.Sandbox(s.slot())
-	d, m, err := h.snapshots.create(ctx, string(h.opt.Guest.Rootfs.Digest), sb.Snapshot)
+	d, m, err := h.snapshots.create(ctx, string(s.rec.Guest), sb.Snapshot)
 	if err != nil {
 		return agent.Snapshot{}, h.ruling(s, err)
 	}

@@ -158,6 +158,28 @@ func TestForeignSnapshot(t *testing.T) {
 	wantCode(t, "CreateSandbox(snapshot of another guest daemon)", err, errs.Unsupported, "snapshot_unfit")
 }
 
+// A sandbox that an agent of another version started keeps its guest daemon, and
+// a snapshot of it must say so.
+func TestSnapshotNamesTheGuestThatIsInIt(t *testing.T) {
+	t.Parallel()
+	b := hosttest.New(t, hosttest.Options{})
+	id := create(t, b)
+	old := b.Opt.Guest.Rootfs.Digest
+	if err := b.Host.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.Opt.Guest.Rootfs.Digest = lehr.DigestOf([]byte("another guest daemon"))
+	upgraded, err := host.Open(t.Context(), b.Opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Host = upgraded
+	snap, err := b.CreateSnapshot(t.Context(), id)
+	if err != nil || snap.Guest != string(old) {
+		t.Errorf("CreateSnapshot() names guest %s, %v, want %s, with which the sandbox was started", snap.Guest, err, old)
+	}
+}
+
 func TestListArtifacts(t *testing.T) {
 	t.Parallel()
 	b := hosttest.New(t, hosttest.Options{})

@@ -75,7 +75,7 @@ func checkCreate(r agent.CreateSandbox) error {
 func (h *Host) reserve(r agent.CreateSandbox) (*sandbox, error) {
 	s := newSandbox(record{
 		ID: r.ID, TeamID: r.TeamID, TemplateID: r.TemplateID, VersionID: r.VersionID, Fence: r.Fence,
-		Image: r.Image, Snapshot: r.Snapshot, Resources: r.Resources, Workdir: cmp.Or(r.Config.Workdir, "/"),
+		Image: r.Image, Snapshot: r.Snapshot, Guest: h.opt.Guest.Rootfs.Digest, Resources: r.Resources, Workdir: cmp.Or(r.Config.Workdir, "/"),
 		Secret: rand.Text(), State: lehr.SandboxCreating, CreatedAt: h.clock.Now(), ExpiresAt: h.expiry(r.TTL),
 	})
 	s.turn <- struct{}{}

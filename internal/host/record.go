@@ -27,6 +27,7 @@ type record struct {
 	Fence      lehr.Fence         `json:"fence"`
 	Image      lehr.Digest        `json:"image"`
 	Snapshot   lehr.Digest        `json:"snapshot,omitempty"`
+	Guest      lehr.Digest        `json:"guest"` // of the guest daemon's image; an agent of another version may have started it
 	Resources  lehr.Resources     `json:"resources"`
 	Workdir    string             `json:"workdir"` // relative paths of files begin here
 	Slot       engine.SlotID      `json:"slot,omitempty"`
