@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -99,6 +100,10 @@ func (d *demo) stop() error {
 		return nil
 	}
 	fmt.Printf("\n== lehr up stops cleanly\n")
+	// Detached: an interrupt must not leave sandboxes behind, which outlive lehr up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), startLimit)
+	defer cancel()
+	d.ctx = ctx
 	err := d.killBoxes()
 	err = errors.Join(err, d.server.cmd.Process.Signal(syscall.SIGTERM))
 	select {

@@ -29,7 +29,7 @@ const (
 
 // maxData leaves room for the name of a unix socket, whose address may have 107
 // bytes.
-const maxData = 80
+const maxData = 90
 
 // Source gives a value by its flag name; ok is false where it was not given.
 type Source func(name string) (value string, ok bool)

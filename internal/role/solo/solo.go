@@ -133,22 +133,20 @@ func run(ctx context.Context, o Options, c *control.Control, listener net.Listen
 		return errors.Join(err, agentDone.Wait())
 	})
 
-	server := &http.Server{Handler: c.Handler(), ReadHeaderTimeout: 10 * time.Second, Protocols: protocols()}
+	server := &http.Server{
+		Handler: c.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, Protocols: protocols(),
+		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+	}
 	parts.Go(func() error {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
 	})
-	url := "http://" + listener.Addr().String()
 	awaitAgent(ctx, c)
-	file, err := config.WriteServer(o.ServersDir, listener.Addr().String(), config.Server{URL: url, Key: a.key, PID: os.Getpid(), Started: time.Now().UTC()})
-	if err != nil {
-		o.Log.Error("the command line will not find this server by itself", "error", err)
-	}
-	c.SetReady(true)
-	if o.Ready != nil {
-		o.Ready(url)
+	retract := func() {}
+	if ctx.Err() == nil {
+		retract = announce(o, c, listener.Addr(), a.key)
 	}
 	parts.Go(func() error {
 		<-ctx.Done()
@@ -160,11 +158,30 @@ func run(ctx context.Context, o Options, c *control.Control, listener net.Listen
 		}
 		return nil
 	})
-	err = parts.Wait()
-	if file != "" {
-		_ = os.Remove(file) // a stale one is harmless: its process is gone
+	defer retract()
+	return parts.Wait()
+}
+
+// announce makes the server known, its file before /readyz says yes; retract
+// takes the file away.
+func announce(o Options, c *control.Control, addr net.Addr, key string) (retract func()) {
+	url := "http://" + addr.String()
+	if tcp, ok := addr.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+		o.Log.Warn("keys and data cross the network in the clear", "listen", addr.String(), "try", "a proxy with TLS in front, or --listen 127.0.0.1:5347")
 	}
-	return err
+	file, err := config.WriteServer(o.ServersDir, addr.String(), config.Server{URL: url, Key: key, PID: os.Getpid(), Started: time.Now().UTC()})
+	if err != nil {
+		o.Log.Error("the command line will not find this server by itself", "error", err)
+	}
+	c.SetReady(true)
+	if o.Ready != nil {
+		o.Ready(url)
+	}
+	return func() {
+		if file != "" {
+			_ = os.Remove(file) // a stale one is harmless: its process is gone
+		}
+	}
 }
 
 // awaitAgent gives the agent a moment to come up, so that the first call does
