@@ -103,7 +103,10 @@ func (c *Control) Run(ctx context.Context) error {
 	}()
 
 	wait, err := c.builds.StartWorkers(ctx, build.WorkerOptions{Workers: c.o.Workers, Embedded: c.o.Embedded})
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil // told to stop while starting
+	case err != nil:
 		return err
 	}
 	defer wait()
