@@ -55,22 +55,17 @@ func (f *follower) follow(ctx context.Context, yield func([]lehr.LogLine, error)
 	}
 	changed := f.subscribe(ctx)
 	for {
-		n, more, err := f.drain(ctx, yield)
+		more, err := f.drain(ctx, yield)
 		if err != nil || !more {
 			return err
 		}
-		if n > 0 && f.q.Follow {
-			if err := f.wait(ctx, changed); err != nil {
-				return err
-			}
-			continue
-		}
+		// After lines too: the signals for them and for the end may have come as one.
 		over, err := f.over(ctx)
 		if err != nil {
 			return err
 		}
 		if over {
-			_, _, err := f.drain(ctx, yield)
+			_, err := f.drain(ctx, yield)
 			return err
 		}
 		if err := f.wait(ctx, changed); err != nil {
@@ -93,22 +88,21 @@ func (f *follower) subscribe(ctx context.Context) <-chan struct{} {
 }
 
 // drain yields every line there is; more is false when the consumer has enough.
-func (f *follower) drain(ctx context.Context, yield func([]lehr.LogLine, error) bool) (n int, more bool, err error) {
+func (f *follower) drain(ctx context.Context, yield func([]lehr.LogLine, error) bool) (more bool, err error) {
 	for {
 		lines, err := f.s.o.Store.Logs().Read(ctx, f.q.BuildID, f.q.After, logPage)
 		if err != nil {
-			return n, true, err
+			return true, err
 		}
 		if len(lines) == 0 {
-			return n, true, nil
+			return true, nil
 		}
 		f.q.After = lines[len(lines)-1].Seq
-		n += len(lines)
 		if !yield(lines, nil) {
-			return n, false, nil
+			return false, nil
 		}
 		if len(lines) < logPage {
-			return n, true, nil
+			return true, nil
 		}
 	}
 }

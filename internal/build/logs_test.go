@@ -81,6 +81,24 @@ func TestFollowersMissNothing(t *testing.T) {
 	}
 }
 
+// The log of a build that has ended holds nobody up, not even for the time in
+// which a follower waits for a signal.
+func TestFollowerOfAnEndedBuildEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		w.work(w.svc, WorkerOptions{Embedded: true})
+		b := w.create(w.request("RUN work"))
+		w.follow(LogQuery{TeamID: w.team, BuildID: b.ID}, 0)
+		begun := time.Now()
+		if seqs := w.follow(LogQuery{TeamID: w.team, BuildID: b.ID}, 0); len(seqs) == 0 {
+			t.Error("the log of an ended build is empty")
+		}
+		if took := time.Since(begun); took != 0 {
+			t.Errorf("following an ended build took %v of the bubble's time, want none", took)
+		}
+	})
+}
+
 func TestLogsOfAnotherTeamAreNotFound(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(w *world) {
