@@ -9,6 +9,7 @@ import (
 	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
 	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/httpkit"
 	"github.com/lehr-dev/lehr/internal/lehr"
 	"github.com/lehr-dev/lehr/internal/store"
 	"github.com/lehr-dev/lehr/internal/template"
@@ -85,7 +86,7 @@ func (t *templates) importFrom(ctx context.Context, kind string, r io.Reader) (*
 
 // chunksOf reads the data of first and of the messages that follow it.
 func chunksOf[M any](stream *connect.ClientStream[M], first []byte, data func(*M) []byte) io.Reader {
-	return &chunks{rest: first, next: func() ([]byte, error) {
+	return &httpkit.ChunkReader{Rest: first, Next: func() ([]byte, error) {
 		if stream.Receive() {
 			return data(stream.Msg()), nil
 		}
@@ -94,22 +95,4 @@ func chunksOf[M any](stream *connect.ClientStream[M], first []byte, data func(*M
 		}
 		return nil, io.EOF
 	}}
-}
-
-// chunks reads the data of a stream of messages.
-type chunks struct {
-	rest []byte
-	next func() ([]byte, error)
-}
-
-func (c *chunks) Read(p []byte) (int, error) {
-	for len(c.rest) == 0 {
-		var err error
-		if c.rest, err = c.next(); err != nil {
-			return 0, err
-		}
-	}
-	n := copy(p, c.rest)
-	c.rest = c.rest[n:]
-	return n, nil
 }

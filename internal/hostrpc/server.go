@@ -15,6 +15,7 @@ import (
 	"github.com/lehr-dev/lehr/api/gen/host/v1/hostv1connect"
 	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/httpkit"
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
@@ -287,7 +288,7 @@ func receive[M any](stream *connect.ClientStream[M], data func(*M) []byte) (*M, 
 	if err != nil {
 		return nil, nil, errs.New(errs.Invalid, "the upload is empty or broke off")
 	}
-	return first, &chunkReader{rest: data(first), next: func() ([]byte, error) {
+	return first, &httpkit.ChunkReader{Rest: data(first), Next: func() ([]byte, error) {
 		m, err := next()
 		if err != nil {
 			return nil, err

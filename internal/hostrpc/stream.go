@@ -5,24 +5,6 @@ import (
 	"io"
 )
 
-// chunkReader reads the data of messages; next returns io.EOF at their end.
-type chunkReader struct {
-	rest []byte
-	next func() ([]byte, error)
-}
-
-func (c *chunkReader) Read(p []byte) (int, error) {
-	for len(c.rest) == 0 {
-		var err error
-		if c.rest, err = c.next(); err != nil {
-			return 0, err
-		}
-	}
-	n := copy(p, c.rest)
-	c.rest = c.rest[n:]
-	return n, nil
-}
-
 // chunkWriter sends what is written in messages of at most chunkBytes.
 type chunkWriter func([]byte) error
 
