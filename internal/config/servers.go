@@ -61,26 +61,10 @@ func WriteServer(dir, addr string, s Server) (string, error) {
 		return "", errs.Wrap(err, errs.Internal, "config.WriteServer", "cannot encode")
 	}
 	path := filepath.Join(dir, strings.ReplaceAll(host, ":", "-")+"_"+port+".json")
-	if err := writeWhole(path, b); err != nil {
+	if err := WritePrivate(path, b); err != nil {
 		return "", errs.Wrap(err, errs.Unavailable, "config.WriteServer", "the server's file cannot be written")
 	}
 	return path, nil
-}
-
-func writeWhole(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".server-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // gone already after the rename
-	if _, err := f.Write(b); err != nil {
-		_ = f.Close()
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path) // CreateTemp made it 0600
 }
 
 // FindServer returns the entry for url, or with an empty url the newest one

@@ -60,18 +60,7 @@ func (c *Client) Exec(ctx context.Context, r ExecRequest, out Output) (Exit, err
 	defer stream.Close()
 	exec := &execution{ctx: ctx, client: c, out: out, stdin: r.Stdin}
 	defer exec.stopInput()
-	for stream.Receive() {
-		done, err := exec.event(stream.Msg().GetEvent())
-		if err != nil {
-			return Exit{}, err
-		}
-		if done {
-			// The trailer comes after the last message.
-			_ = stream.Receive()
-			return exec.exit(stream.ResponseTrailer()), nil
-		}
-	}
-	return Exit{}, endedEarly(ctx, stream.Err())
+	return watch(exec, stream, (*process.StartResponse).GetEvent)
 }
 
 // Connect streams the output of a running process, beginning with what was
@@ -86,17 +75,23 @@ func (c *Client) Connect(ctx context.Context, sel Process, out Output) (Exit, er
 	}
 	defer stream.Close()
 	exec := &execution{ctx: ctx, client: c, out: out}
+	return watch(exec, stream, (*process.ConnectResponse).GetEvent)
+}
+
+// watch hands on what a process writes until it ends.
+func watch[M any](exec *execution, stream *connect.ServerStreamForClient[M], event func(*M) *process.ProcessEvent) (Exit, error) {
 	for stream.Receive() {
-		done, err := exec.event(stream.Msg().GetEvent())
+		done, err := exec.event(event(stream.Msg()))
 		if err != nil {
 			return Exit{}, err
 		}
 		if done {
+			// The trailer comes after the last message.
 			_ = stream.Receive()
 			return exec.exit(stream.ResponseTrailer()), nil
 		}
 	}
-	return Exit{}, endedEarly(ctx, stream.Err())
+	return Exit{}, endedEarly(exec.ctx, stream.Err())
 }
 
 // withoutDeadline returns a context that ends with ctx but has no deadline: a

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lehr-dev/lehr/internal/api"
+	"github.com/lehr-dev/lehr/internal/config"
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/store"
 )
@@ -45,27 +46,9 @@ func makeAdminKey(ctx context.Context, path string, accounts store.Accounts) (st
 	}
 	key, secret := api.NewKey(team.ID, "lehr up", true, time.Now())
 	// The file comes first: a key whose secret nobody has would stay for ever.
-	if err := writeSecret(path, secret); err != nil {
+	if err := config.WritePrivate(path, []byte(secret+"\n")); err != nil {
 		return "", errs.Wrap(err, errs.Unavailable, "solo.makeAdminKey", "the administrator key cannot be stored")
 	}
 	hash, _ := api.HashKey(secret)
 	return secret, accounts.CreateKey(ctx, key, hash)
-}
-
-// writeSecret replaces a file as a whole by one that only its owner can read,
-// whatever the mode of the one before was.
-func writeSecret(path, secret string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".key-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // gone already after the rename
-	if _, err := f.WriteString(secret + "\n"); err != nil {
-		_ = f.Close()
-		return err
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path) // CreateTemp made it 0600
 }
