@@ -10,6 +10,7 @@ package agent
 import (
 	"context"
 	"io"
+	"net"
 	"time"
 
 	"github.com/lehr-dev/lehr/internal/lehr"
@@ -22,7 +23,9 @@ type Agent interface {
 	Sandboxes
 	Commands
 	Files
+	Ports
 	Artifacts
+	Bases
 }
 
 // Info describes a host.
@@ -74,6 +77,9 @@ type CreateSandbox struct {
 	Config     lehr.ImageConfig  // default environment, user and directory
 	Env        map[string]string // added to the default environment
 	TTL        time.Duration     // 0: none
+	// AccessToken admits users to the guest daemon's port; empty admits only the
+	// agent. It stays the sandbox's for its life.
+	AccessToken string
 }
 
 // Sandbox is a sandbox as its host sees it.
@@ -142,13 +148,56 @@ type File struct {
 	Path      string // absolute, or relative to the default directory
 }
 
-// Artifacts makes and removes images and snapshots.
-type Artifacts interface {
+// Ports reaches servers in sandboxes.
+type Ports interface {
+	// Dial connects to a TCP port of a running sandbox; ctx bounds the dialling
+	// only. The connection breaks at once when the sandbox ends or is paused to
+	// disk, and is not tied to the agent's other calls. Half-closing works
+	// (CloseWrite). Errors: NotFound, Conflict with code "sandbox_ended" or
+	// "sandbox_paused", Unavailable with code "port_closed" when nothing listens.
+	Dial(ctx context.Context, id lehr.SandboxID, port uint16) (net.Conn, error)
+}
+
+// Bases makes images from outside.
+type Bases interface {
 	// MakeMinimal returns the host's minimal base, making it when it is missing;
 	// concurrent calls share the work.
 	MakeMinimal(ctx context.Context) (Image, error)
+	// ResolveImage asks the registry (or the host's aliases) what a reference
+	// means now, without fetching layers. Errors: Invalid (the reference),
+	// NotFound with code "base_not_found", PermissionDenied with code
+	// "registry_denied", Unavailable with code "registry_unreachable".
+	ResolveImage(ctx context.Context, r RegistryImage) (ResolvedImage, error)
+	// PullImage returns the image of a reference that ResolveImage pinned,
+	// fetching what is missing; every byte is verified against the digest.
+	// Concurrent calls share the work, a later one finds it made. Errors as
+	// ResolveImage; Invalid names what of the image cannot be used.
+	PullImage(ctx context.Context, r RegistryImage) (Image, error)
 	// ImportImage makes an image from a stream. Errors: Invalid names the entry.
 	ImportImage(ctx context.Context, kind ImportKind, r io.Reader) (Image, error)
+}
+
+// RegistryImage names an image in a registry. A login given here goes before
+// the host's own for that registry; it is used for that registry alone and
+// written nowhere.
+type RegistryImage struct {
+	Reference string // "[HOST[:PORT]/]NAME[:TAG][@sha256:…]", Docker's defaults
+	Auth      RegistryAuth
+}
+
+// RegistryAuth is a login: user name and password, or a token.
+type RegistryAuth struct {
+	Username, Password, Token string
+}
+
+// ResolvedImage is what a reference means.
+type ResolvedImage struct {
+	Reference string           // complete, with the digest of the manifest for this platform
+	Config    lehr.ImageConfig // as the image says it; Debian is not known yet
+}
+
+// Artifacts makes and removes images and snapshots.
+type Artifacts interface {
 	// HasArtifact reports whether an image or snapshot is on the host.
 	HasArtifact(ctx context.Context, d lehr.Digest) (bool, error)
 	// FlattenRootfs ends the sandbox's processes except the guest daemon, syncs,
@@ -171,6 +220,8 @@ type Artifact struct {
 	Digest lehr.Digest
 	Bytes  int64
 	Age    time.Duration
+	Idle   time.Duration // since it was last made, pulled or used by a sandbox
+	Cached bool          // can be had again without loss: a base from a registry
 }
 
 // ImportKind is the format of an imported stream.
@@ -179,7 +230,7 @@ type ImportKind string
 // The import formats.
 const (
 	ImportTar ImportKind = "tar" // a root filesystem, plain, gzip or zstd
-	ImportOCI ImportKind = "oci" // a tar of an OCI image layout
+	ImportOCI ImportKind = "oci" // a tar of an OCI image layout or docker archive
 )
 
 // Image is an image on a host.

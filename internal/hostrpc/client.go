@@ -310,7 +310,9 @@ func (c *Client) ListArtifacts(ctx context.Context) ([]agent.Artifact, error) {
 	}
 	var list []agent.Artifact
 	for _, a := range m.GetArtifacts() {
-		list = append(list, agent.Artifact{Digest: lehr.Digest(a.GetDigest()), Bytes: a.GetSizeBytes(), Age: a.GetAge().AsDuration()})
+		list = append(list, agent.Artifact{
+			Digest: lehr.Digest(a.GetDigest()), Bytes: a.GetSizeBytes(), Age: a.GetAge().AsDuration(), Idle: a.GetIdle().AsDuration(), Cached: a.GetCached(),
+		})
 	}
 	return list, nil
 }

@@ -100,6 +100,7 @@ func createOut(r agent.CreateSandbox) *hostv1.CreateSandboxRequest {
 		Fence: fenceOut(r.Fence), ImageDigest: string(r.Image), SnapshotDigest: string(r.Snapshot),
 		Vcpus: r.Resources.VCPUs, MemoryMb: r.Resources.MemoryMB, DiskSizeMb: r.Resources.DiskMB,
 		Config: configOut(r.Config), Env: envMapOut(r.Env), Timeout: durationpb.New(r.TTL),
+		AccessToken: r.AccessToken,
 	}
 }
 
@@ -110,6 +111,7 @@ func createIn(m *hostv1.CreateSandboxRequest) agent.CreateSandbox {
 		Snapshot:  lehr.Digest(m.GetSnapshotDigest()),
 		Resources: lehr.Resources{VCPUs: m.GetVcpus(), MemoryMB: m.GetMemoryMb(), DiskMB: m.GetDiskSizeMb()},
 		Config:    configIn(m.GetConfig()), Env: envMapIn(m.GetEnv()), TTL: m.GetTimeout().AsDuration(),
+		AccessToken: m.GetAccessToken(),
 	}
 }
 

@@ -243,7 +243,9 @@ func (s *server) ListArtifacts(ctx context.Context, _ *connect.Request[hostv1.Li
 	list, err := s.agent.ListArtifacts(ctx)
 	m := &hostv1.ListArtifactsResponse{}
 	for _, a := range list {
-		m.Artifacts = append(m.Artifacts, &hostv1.Artifact{Digest: string(a.Digest), SizeBytes: a.Bytes, Age: durationpb.New(a.Age)})
+		m.Artifacts = append(m.Artifacts, &hostv1.Artifact{
+			Digest: string(a.Digest), SizeBytes: a.Bytes, Age: durationpb.New(a.Age), Idle: durationpb.New(a.Idle), Cached: a.Cached,
+		})
 	}
 	return done(m, err)
 }

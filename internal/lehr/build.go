@@ -7,6 +7,7 @@ type BuildSpec struct {
 	Name         string   // template name, validated
 	Tag          string   // template tag, validated
 	BaseTemplate string   // reference of the base, "minimal" by default
+	BaseImage    string   // a base from a registry, pinned to its digest; empty otherwise
 	Recipe       []string // one instruction per element, as given
 	Healthcheck  string   // empty when the build has none; the effective one
 	Resources    Resources
@@ -14,7 +15,8 @@ type BuildSpec struct {
 	BuildArgs    map[string]string
 	NoCache      bool
 	Limits       Limits
-	Priority     int32 // higher first
+	Priority     int32             // higher first
+	Metadata     map[string]string // the caller's; nil where none was given
 }
 
 // Build is one run of a plan for a template, with attempts.

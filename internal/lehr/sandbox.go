@@ -12,10 +12,13 @@ type Sandbox struct {
 	State     SandboxState
 	Reason    SandboxReason
 	Resources Resources
-	BuildID   BuildID // set for a build's own sandbox, which lists do not show
-	CreatedAt time.Time
-	ExpiresAt time.Time // zero: no time-to-live
-	EndedAt   time.Time // zero while live
+	Metadata  map[string]string // the caller's; nil where none was given
+	// IdempotencyKey is the caller's name of the request, unique within the team.
+	IdempotencyKey string
+	BuildID        BuildID // set for a build's own sandbox, which lists do not show
+	CreatedAt      time.Time
+	ExpiresAt      time.Time // zero: no time-to-live
+	EndedAt        time.Time // zero while live
 }
 
 // Key is an API key without its secret, of which only the hash is stored.
@@ -33,7 +36,24 @@ type Key struct {
 type Team struct {
 	ID        TeamID
 	Name      string // matches the pattern of template names; used in "team/name"
+	Limits    TeamLimits
 	CreatedAt time.Time
+}
+
+// TeamLimits bound what a team may hold at once; 0 is no limit.
+type TeamLimits struct {
+	Sandboxes        int32 `json:"sandboxes,omitempty"`          // live ones
+	VCPUs            int32 `json:"vcpus,omitempty"`              // of live sandboxes together
+	MemoryMB         int32 `json:"memory_mb,omitempty"`          // of live sandboxes together
+	RunningBuilds    int32 `json:"running_builds,omitempty"`     // what is beyond waits
+	PendingBuilds    int32 `json:"pending_builds,omitempty"`     // what is beyond is refused
+	CreatesPerMinute int32 `json:"creates_per_minute,omitempty"` // of builds and sandboxes together
+}
+
+// TeamUsage is what a team holds now, counted as TeamLimits does.
+type TeamUsage struct {
+	Sandboxes, VCPUs, MemoryMB   int32
+	RunningBuilds, PendingBuilds int32
 }
 
 // HostState is where a host stands.

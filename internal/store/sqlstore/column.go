@@ -54,6 +54,7 @@ type specRecord struct {
 	Name         string            `json:"name"`
 	Tag          string            `json:"tag"`
 	BaseTemplate string            `json:"base_template"`
+	BaseImage    string            `json:"base_image,omitempty"`
 	Recipe       []string          `json:"recipe"`
 	Healthcheck  string            `json:"healthcheck,omitempty"`
 	Resources    lehr.Resources    `json:"resources"`
@@ -62,6 +63,7 @@ type specRecord struct {
 	NoCache      bool              `json:"no_cache,omitempty"`
 	Limits       lehr.Limits       `json:"limits"`
 	Priority     int32             `json:"priority,omitempty"`
+	Metadata     map[string]string `json:"metadata,omitempty"`
 }
 
 // errorRecord is a BuildError as stored.

@@ -457,8 +457,9 @@ type CreateSandboxRequest struct {
 	MemoryMb       int32                  `protobuf:"varint,9,opt,name=memory_mb,json=memoryMb,proto3" json:"memory_mb,omitempty"`
 	DiskSizeMb     int32                  `protobuf:"varint,10,opt,name=disk_size_mb,json=diskSizeMb,proto3" json:"disk_size_mb,omitempty"`
 	Config         *ImageConfig           `protobuf:"bytes,11,opt,name=config,proto3" json:"config,omitempty"`
-	Env            []*EnvVar              `protobuf:"bytes,12,rep,name=env,proto3" json:"env,omitempty"`         // added to the configuration's
-	Timeout        *durationpb.Duration   `protobuf:"bytes,13,opt,name=timeout,proto3" json:"timeout,omitempty"` // time-to-live
+	Env            []*EnvVar              `protobuf:"bytes,12,rep,name=env,proto3" json:"env,omitempty"`                                    // added to the configuration's
+	Timeout        *durationpb.Duration   `protobuf:"bytes,13,opt,name=timeout,proto3" json:"timeout,omitempty"`                            // time-to-live
+	AccessToken    string                 `protobuf:"bytes,14,opt,name=access_token,json=accessToken,proto3" json:"access_token,omitempty"` // admits users to the guest daemon
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -582,6 +583,13 @@ func (x *CreateSandboxRequest) GetTimeout() *durationpb.Duration {
 		return x.Timeout
 	}
 	return nil
+}
+
+func (x *CreateSandboxRequest) GetAccessToken() string {
+	if x != nil {
+		return x.AccessToken
+	}
+	return ""
 }
 
 type Sandbox struct {
@@ -1918,6 +1926,171 @@ func (x *Image) GetSource() string {
 	return ""
 }
 
+// RegistryImage names an image in a registry.
+type RegistryImage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reference     string                 `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`
+	Auth          *RegistryAuth          `protobuf:"bytes,2,opt,name=auth,proto3" json:"auth,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegistryImage) Reset() {
+	*x = RegistryImage{}
+	mi := &file_host_v1_host_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegistryImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegistryImage) ProtoMessage() {}
+
+func (x *RegistryImage) ProtoReflect() protoreflect.Message {
+	mi := &file_host_v1_host_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegistryImage.ProtoReflect.Descriptor instead.
+func (*RegistryImage) Descriptor() ([]byte, []int) {
+	return file_host_v1_host_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RegistryImage) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *RegistryImage) GetAuth() *RegistryAuth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
+type RegistryAuth struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Username      string                 `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
+	Password      string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	Token         string                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegistryAuth) Reset() {
+	*x = RegistryAuth{}
+	mi := &file_host_v1_host_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegistryAuth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegistryAuth) ProtoMessage() {}
+
+func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
+	mi := &file_host_v1_host_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
+func (*RegistryAuth) Descriptor() ([]byte, []int) {
+	return file_host_v1_host_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RegistryAuth) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *RegistryAuth) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *RegistryAuth) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+type ResolvedImage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reference     string                 `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"` // with the digest
+	Config        *ImageConfig           `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolvedImage) Reset() {
+	*x = ResolvedImage{}
+	mi := &file_host_v1_host_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolvedImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolvedImage) ProtoMessage() {}
+
+func (x *ResolvedImage) ProtoReflect() protoreflect.Message {
+	mi := &file_host_v1_host_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolvedImage.ProtoReflect.Descriptor instead.
+func (*ResolvedImage) Descriptor() ([]byte, []int) {
+	return file_host_v1_host_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ResolvedImage) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *ResolvedImage) GetConfig() *ImageConfig {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
 type ImportImageRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // in the first message
@@ -1928,7 +2101,7 @@ type ImportImageRequest struct {
 
 func (x *ImportImageRequest) Reset() {
 	*x = ImportImageRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[33]
+	mi := &file_host_v1_host_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2113,7 @@ func (x *ImportImageRequest) String() string {
 func (*ImportImageRequest) ProtoMessage() {}
 
 func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[33]
+	mi := &file_host_v1_host_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2126,7 @@ func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageRequest.ProtoReflect.Descriptor instead.
 func (*ImportImageRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{33}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ImportImageRequest) GetKind() string {
@@ -1979,7 +2152,7 @@ type HasArtifactRequest struct {
 
 func (x *HasArtifactRequest) Reset() {
 	*x = HasArtifactRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[34]
+	mi := &file_host_v1_host_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1991,7 +2164,7 @@ func (x *HasArtifactRequest) String() string {
 func (*HasArtifactRequest) ProtoMessage() {}
 
 func (x *HasArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[34]
+	mi := &file_host_v1_host_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2004,7 +2177,7 @@ func (x *HasArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasArtifactRequest.ProtoReflect.Descriptor instead.
 func (*HasArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{34}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *HasArtifactRequest) GetDigest() string {
@@ -2023,7 +2196,7 @@ type HasArtifactResponse struct {
 
 func (x *HasArtifactResponse) Reset() {
 	*x = HasArtifactResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[35]
+	mi := &file_host_v1_host_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2208,7 @@ func (x *HasArtifactResponse) String() string {
 func (*HasArtifactResponse) ProtoMessage() {}
 
 func (x *HasArtifactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[35]
+	mi := &file_host_v1_host_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2048,7 +2221,7 @@ func (x *HasArtifactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasArtifactResponse.ProtoReflect.Descriptor instead.
 func (*HasArtifactResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{35}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *HasArtifactResponse) GetPresent() bool {
@@ -2066,7 +2239,7 @@ type ListArtifactsRequest struct {
 
 func (x *ListArtifactsRequest) Reset() {
 	*x = ListArtifactsRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[36]
+	mi := &file_host_v1_host_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2251,7 @@ func (x *ListArtifactsRequest) String() string {
 func (*ListArtifactsRequest) ProtoMessage() {}
 
 func (x *ListArtifactsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[36]
+	mi := &file_host_v1_host_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2264,7 @@ func (x *ListArtifactsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListArtifactsRequest.ProtoReflect.Descriptor instead.
 func (*ListArtifactsRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{36}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{39}
 }
 
 type ListArtifactsResponse struct {
@@ -2103,7 +2276,7 @@ type ListArtifactsResponse struct {
 
 func (x *ListArtifactsResponse) Reset() {
 	*x = ListArtifactsResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[37]
+	mi := &file_host_v1_host_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2288,7 @@ func (x *ListArtifactsResponse) String() string {
 func (*ListArtifactsResponse) ProtoMessage() {}
 
 func (x *ListArtifactsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[37]
+	mi := &file_host_v1_host_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2301,7 @@ func (x *ListArtifactsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListArtifactsResponse.ProtoReflect.Descriptor instead.
 func (*ListArtifactsResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{37}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListArtifactsResponse) GetArtifacts() []*Artifact {
@@ -2143,13 +2316,15 @@ type Artifact struct {
 	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
 	SizeBytes     int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	Age           *durationpb.Duration   `protobuf:"bytes,3,opt,name=age,proto3" json:"age,omitempty"`
+	Idle          *durationpb.Duration   `protobuf:"bytes,4,opt,name=idle,proto3" json:"idle,omitempty"`      // since it was last used
+	Cached        bool                   `protobuf:"varint,5,opt,name=cached,proto3" json:"cached,omitempty"` // can be had again: a base from a registry
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_host_v1_host_proto_msgTypes[38]
+	mi := &file_host_v1_host_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2161,7 +2336,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[38]
+	mi := &file_host_v1_host_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2174,7 +2349,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{38}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Artifact) GetDigest() string {
@@ -2198,6 +2373,20 @@ func (x *Artifact) GetAge() *durationpb.Duration {
 	return nil
 }
 
+func (x *Artifact) GetIdle() *durationpb.Duration {
+	if x != nil {
+		return x.Idle
+	}
+	return nil
+}
+
+func (x *Artifact) GetCached() bool {
+	if x != nil {
+		return x.Cached
+	}
+	return false
+}
+
 type FlattenRootfsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	SandboxId     string                 `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
@@ -2207,7 +2396,7 @@ type FlattenRootfsRequest struct {
 
 func (x *FlattenRootfsRequest) Reset() {
 	*x = FlattenRootfsRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[39]
+	mi := &file_host_v1_host_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2219,7 +2408,7 @@ func (x *FlattenRootfsRequest) String() string {
 func (*FlattenRootfsRequest) ProtoMessage() {}
 
 func (x *FlattenRootfsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[39]
+	mi := &file_host_v1_host_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2232,7 +2421,7 @@ func (x *FlattenRootfsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlattenRootfsRequest.ProtoReflect.Descriptor instead.
 func (*FlattenRootfsRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{39}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FlattenRootfsRequest) GetSandboxId() string {
@@ -2251,7 +2440,7 @@ type CreateSnapshotRequest struct {
 
 func (x *CreateSnapshotRequest) Reset() {
 	*x = CreateSnapshotRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[40]
+	mi := &file_host_v1_host_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +2452,7 @@ func (x *CreateSnapshotRequest) String() string {
 func (*CreateSnapshotRequest) ProtoMessage() {}
 
 func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[40]
+	mi := &file_host_v1_host_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,7 +2465,7 @@ func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*CreateSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{40}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CreateSnapshotRequest) GetSandboxId() string {
@@ -2300,7 +2489,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_host_v1_host_proto_msgTypes[41]
+	mi := &file_host_v1_host_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2312,7 +2501,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[41]
+	mi := &file_host_v1_host_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2325,7 +2514,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{41}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Snapshot) GetDigest() string {
@@ -2379,7 +2568,7 @@ type RemoveArtifactRequest struct {
 
 func (x *RemoveArtifactRequest) Reset() {
 	*x = RemoveArtifactRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[42]
+	mi := &file_host_v1_host_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2580,7 @@ func (x *RemoveArtifactRequest) String() string {
 func (*RemoveArtifactRequest) ProtoMessage() {}
 
 func (x *RemoveArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[42]
+	mi := &file_host_v1_host_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2593,7 @@ func (x *RemoveArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveArtifactRequest.ProtoReflect.Descriptor instead.
 func (*RemoveArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{42}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RemoveArtifactRequest) GetDigest() string {
@@ -2422,7 +2611,7 @@ type RemoveArtifactResponse struct {
 
 func (x *RemoveArtifactResponse) Reset() {
 	*x = RemoveArtifactResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[43]
+	mi := &file_host_v1_host_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2623,7 @@ func (x *RemoveArtifactResponse) String() string {
 func (*RemoveArtifactResponse) ProtoMessage() {}
 
 func (x *RemoveArtifactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[43]
+	mi := &file_host_v1_host_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2636,7 @@ func (x *RemoveArtifactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveArtifactResponse.ProtoReflect.Descriptor instead.
 func (*RemoveArtifactResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{43}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{46}
 }
 
 // Error travels as a detail of every error.
@@ -2464,7 +2653,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_host_v1_host_proto_msgTypes[44]
+	mi := &file_host_v1_host_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +2665,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[44]
+	mi := &file_host_v1_host_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +2678,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{44}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Error) GetKind() string {
@@ -2565,7 +2754,7 @@ const file_host_v1_host_proto_rawDesc = "" +
 	"\x05shell\x18\x06 \x03(\tR\x05shell\x12'\n" +
 	"\x06labels\x18\a \x03(\v2\x0f.host.v1.EnvVarR\x06labels\x12\x18\n" +
 	"\aexposed\x18\b \x03(\tR\aexposed\x12\x16\n" +
-	"\x06debian\x18\t \x01(\bR\x06debian\"\xdb\x03\n" +
+	"\x06debian\x18\t \x01(\bR\x06debian\"\xfe\x03\n" +
 	"\x14CreateSandboxRequest\x12\x1d\n" +
 	"\n" +
 	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x17\n" +
@@ -2584,7 +2773,8 @@ const file_host_v1_host_proto_rawDesc = "" +
 	"diskSizeMb\x12,\n" +
 	"\x06config\x18\v \x01(\v2\x14.host.v1.ImageConfigR\x06config\x12!\n" +
 	"\x03env\x18\f \x03(\v2\x0f.host.v1.EnvVarR\x03env\x123\n" +
-	"\atimeout\x18\r \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x82\x02\n" +
+	"\atimeout\x18\r \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12!\n" +
+	"\faccess_token\x18\x0e \x01(\tR\vaccessToken\"\x82\x02\n" +
 	"\aSandbox\x12\x1d\n" +
 	"\n" +
 	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x17\n" +
@@ -2668,7 +2858,17 @@ const file_host_v1_host_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12,\n" +
 	"\x06config\x18\x03 \x01(\v2\x14.host.v1.ImageConfigR\x06config\x12\x16\n" +
-	"\x06source\x18\x04 \x01(\tR\x06source\"<\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\"X\n" +
+	"\rRegistryImage\x12\x1c\n" +
+	"\treference\x18\x01 \x01(\tR\treference\x12)\n" +
+	"\x04auth\x18\x02 \x01(\v2\x15.host.v1.RegistryAuthR\x04auth\"\\\n" +
+	"\fRegistryAuth\x12\x1a\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\"[\n" +
+	"\rResolvedImage\x12\x1c\n" +
+	"\treference\x18\x01 \x01(\tR\treference\x12,\n" +
+	"\x06config\x18\x02 \x01(\v2\x14.host.v1.ImageConfigR\x06config\"<\n" +
 	"\x12ImportImageRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\",\n" +
@@ -2678,12 +2878,14 @@ const file_host_v1_host_proto_rawDesc = "" +
 	"\apresent\x18\x01 \x01(\bR\apresent\"\x16\n" +
 	"\x14ListArtifactsRequest\"H\n" +
 	"\x15ListArtifactsResponse\x12/\n" +
-	"\tartifacts\x18\x01 \x03(\v2\x11.host.v1.ArtifactR\tartifacts\"n\n" +
+	"\tartifacts\x18\x01 \x03(\v2\x11.host.v1.ArtifactR\tartifacts\"\xb5\x01\n" +
 	"\bArtifact\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12+\n" +
-	"\x03age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03age\"5\n" +
+	"\x03age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12-\n" +
+	"\x04idle\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04idle\x12\x16\n" +
+	"\x06cached\x18\x05 \x01(\bR\x06cached\"5\n" +
 	"\x14FlattenRootfsRequest\x12\x1d\n" +
 	"\n" +
 	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\"6\n" +
@@ -2706,7 +2908,7 @@ const file_host_v1_host_proto_rawDesc = "" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x14\n" +
 	"\x05field\x18\x03 \x01(\tR\x05field\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x16\n" +
-	"\x06remedy\x18\x05 \x01(\tR\x06remedy2\xed\v\n" +
+	"\x06remedy\x18\x05 \x01(\tR\x06remedy2\xe2\f\n" +
 	"\x10HostAgentService\x123\n" +
 	"\x04Info\x12\x14.host.v1.InfoRequest\x1a\x15.host.v1.InfoResponse\x12@\n" +
 	"\rCreateSandbox\x12\x1d.host.v1.CreateSandboxRequest\x1a\x10.host.v1.Sandbox\x12Q\n" +
@@ -2725,7 +2927,9 @@ const file_host_v1_host_proto_rawDesc = "" +
 	"\bReadFile\x12\r.host.v1.File\x1a\x0e.host.v1.Chunk0\x01\x12D\n" +
 	"\tWriteFile\x12\x19.host.v1.WriteFileRequest\x1a\x1a.host.v1.WriteFileResponse(\x01\x122\n" +
 	"\aMakeDir\x12\r.host.v1.File\x1a\x18.host.v1.MakeDirResponse\x12:\n" +
-	"\vMakeMinimal\x12\x1b.host.v1.MakeMinimalRequest\x1a\x0e.host.v1.Image\x12<\n" +
+	"\vMakeMinimal\x12\x1b.host.v1.MakeMinimalRequest\x1a\x0e.host.v1.Image\x12>\n" +
+	"\fResolveImage\x12\x16.host.v1.RegistryImage\x1a\x16.host.v1.ResolvedImage\x123\n" +
+	"\tPullImage\x12\x16.host.v1.RegistryImage\x1a\x0e.host.v1.Image\x12<\n" +
 	"\vImportImage\x12\x1b.host.v1.ImportImageRequest\x1a\x0e.host.v1.Image(\x01\x12H\n" +
 	"\vHasArtifact\x12\x1b.host.v1.HasArtifactRequest\x1a\x1c.host.v1.HasArtifactResponse\x12N\n" +
 	"\rListArtifacts\x12\x1d.host.v1.ListArtifactsRequest\x1a\x1e.host.v1.ListArtifactsResponse\x12>\n" +
@@ -2745,7 +2949,7 @@ func file_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_host_v1_host_proto_rawDescData
 }
 
-var file_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_host_v1_host_proto_goTypes = []any{
 	(*InfoRequest)(nil),            // 0: host.v1.InfoRequest
 	(*InfoResponse)(nil),           // 1: host.v1.InfoResponse
@@ -2780,20 +2984,23 @@ var file_host_v1_host_proto_goTypes = []any{
 	(*MakeDirResponse)(nil),        // 30: host.v1.MakeDirResponse
 	(*MakeMinimalRequest)(nil),     // 31: host.v1.MakeMinimalRequest
 	(*Image)(nil),                  // 32: host.v1.Image
-	(*ImportImageRequest)(nil),     // 33: host.v1.ImportImageRequest
-	(*HasArtifactRequest)(nil),     // 34: host.v1.HasArtifactRequest
-	(*HasArtifactResponse)(nil),    // 35: host.v1.HasArtifactResponse
-	(*ListArtifactsRequest)(nil),   // 36: host.v1.ListArtifactsRequest
-	(*ListArtifactsResponse)(nil),  // 37: host.v1.ListArtifactsResponse
-	(*Artifact)(nil),               // 38: host.v1.Artifact
-	(*FlattenRootfsRequest)(nil),   // 39: host.v1.FlattenRootfsRequest
-	(*CreateSnapshotRequest)(nil),  // 40: host.v1.CreateSnapshotRequest
-	(*Snapshot)(nil),               // 41: host.v1.Snapshot
-	(*RemoveArtifactRequest)(nil),  // 42: host.v1.RemoveArtifactRequest
-	(*RemoveArtifactResponse)(nil), // 43: host.v1.RemoveArtifactResponse
-	(*Error)(nil),                  // 44: host.v1.Error
-	(*durationpb.Duration)(nil),    // 45: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 46: google.protobuf.Timestamp
+	(*RegistryImage)(nil),          // 33: host.v1.RegistryImage
+	(*RegistryAuth)(nil),           // 34: host.v1.RegistryAuth
+	(*ResolvedImage)(nil),          // 35: host.v1.ResolvedImage
+	(*ImportImageRequest)(nil),     // 36: host.v1.ImportImageRequest
+	(*HasArtifactRequest)(nil),     // 37: host.v1.HasArtifactRequest
+	(*HasArtifactResponse)(nil),    // 38: host.v1.HasArtifactResponse
+	(*ListArtifactsRequest)(nil),   // 39: host.v1.ListArtifactsRequest
+	(*ListArtifactsResponse)(nil),  // 40: host.v1.ListArtifactsResponse
+	(*Artifact)(nil),               // 41: host.v1.Artifact
+	(*FlattenRootfsRequest)(nil),   // 42: host.v1.FlattenRootfsRequest
+	(*CreateSnapshotRequest)(nil),  // 43: host.v1.CreateSnapshotRequest
+	(*Snapshot)(nil),               // 44: host.v1.Snapshot
+	(*RemoveArtifactRequest)(nil),  // 45: host.v1.RemoveArtifactRequest
+	(*RemoveArtifactResponse)(nil), // 46: host.v1.RemoveArtifactResponse
+	(*Error)(nil),                  // 47: host.v1.Error
+	(*durationpb.Duration)(nil),    // 48: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 49: google.protobuf.Timestamp
 }
 var file_host_v1_host_proto_depIdxs = []int32{
 	2,  // 0: host.v1.InfoResponse.capacity:type_name -> host.v1.Resources
@@ -2803,70 +3010,77 @@ var file_host_v1_host_proto_depIdxs = []int32{
 	3,  // 4: host.v1.CreateSandboxRequest.fence:type_name -> host.v1.Fence
 	5,  // 5: host.v1.CreateSandboxRequest.config:type_name -> host.v1.ImageConfig
 	4,  // 6: host.v1.CreateSandboxRequest.env:type_name -> host.v1.EnvVar
-	45, // 7: host.v1.CreateSandboxRequest.timeout:type_name -> google.protobuf.Duration
+	48, // 7: host.v1.CreateSandboxRequest.timeout:type_name -> google.protobuf.Duration
 	3,  // 8: host.v1.Sandbox.fence:type_name -> host.v1.Fence
 	2,  // 9: host.v1.Sandbox.resources:type_name -> host.v1.Resources
-	46, // 10: host.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
-	45, // 11: host.v1.RenewSandboxRequest.timeout:type_name -> google.protobuf.Duration
+	49, // 10: host.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
+	48, // 11: host.v1.RenewSandboxRequest.timeout:type_name -> google.protobuf.Duration
 	7,  // 12: host.v1.ListSandboxesResponse.sandboxes:type_name -> host.v1.Sandbox
 	4,  // 13: host.v1.ExecRequest.env:type_name -> host.v1.EnvVar
-	45, // 14: host.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
+	48, // 14: host.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
 	21, // 15: host.v1.ExecStreamResponse.exit:type_name -> host.v1.ExecExit
 	21, // 16: host.v1.ExecResponse.exit:type_name -> host.v1.ExecExit
 	4,  // 17: host.v1.EnvironmentResponse.env:type_name -> host.v1.EnvVar
 	26, // 18: host.v1.WriteFileRequest.file:type_name -> host.v1.File
 	5,  // 19: host.v1.Image.config:type_name -> host.v1.ImageConfig
-	38, // 20: host.v1.ListArtifactsResponse.artifacts:type_name -> host.v1.Artifact
-	45, // 21: host.v1.Artifact.age:type_name -> google.protobuf.Duration
-	0,  // 22: host.v1.HostAgentService.Info:input_type -> host.v1.InfoRequest
-	6,  // 23: host.v1.HostAgentService.CreateSandbox:input_type -> host.v1.CreateSandboxRequest
-	8,  // 24: host.v1.HostAgentService.DestroySandbox:input_type -> host.v1.DestroySandboxRequest
-	10, // 25: host.v1.HostAgentService.RenewSandbox:input_type -> host.v1.RenewSandboxRequest
-	12, // 26: host.v1.HostAgentService.PauseSandbox:input_type -> host.v1.PauseSandboxRequest
-	14, // 27: host.v1.HostAgentService.ResumeSandbox:input_type -> host.v1.ResumeSandboxRequest
-	16, // 28: host.v1.HostAgentService.GetSandbox:input_type -> host.v1.GetSandboxRequest
-	17, // 29: host.v1.HostAgentService.ListSandboxes:input_type -> host.v1.ListSandboxesRequest
-	19, // 30: host.v1.HostAgentService.WatchSandboxes:input_type -> host.v1.WatchSandboxesRequest
-	20, // 31: host.v1.HostAgentService.ExecStream:input_type -> host.v1.ExecRequest
-	20, // 32: host.v1.HostAgentService.Exec:input_type -> host.v1.ExecRequest
-	24, // 33: host.v1.HostAgentService.Environment:input_type -> host.v1.EnvironmentRequest
-	26, // 34: host.v1.HostAgentService.ReadFile:input_type -> host.v1.File
-	28, // 35: host.v1.HostAgentService.WriteFile:input_type -> host.v1.WriteFileRequest
-	26, // 36: host.v1.HostAgentService.MakeDir:input_type -> host.v1.File
-	31, // 37: host.v1.HostAgentService.MakeMinimal:input_type -> host.v1.MakeMinimalRequest
-	33, // 38: host.v1.HostAgentService.ImportImage:input_type -> host.v1.ImportImageRequest
-	34, // 39: host.v1.HostAgentService.HasArtifact:input_type -> host.v1.HasArtifactRequest
-	36, // 40: host.v1.HostAgentService.ListArtifacts:input_type -> host.v1.ListArtifactsRequest
-	39, // 41: host.v1.HostAgentService.FlattenRootfs:input_type -> host.v1.FlattenRootfsRequest
-	40, // 42: host.v1.HostAgentService.CreateSnapshot:input_type -> host.v1.CreateSnapshotRequest
-	42, // 43: host.v1.HostAgentService.RemoveArtifact:input_type -> host.v1.RemoveArtifactRequest
-	1,  // 44: host.v1.HostAgentService.Info:output_type -> host.v1.InfoResponse
-	7,  // 45: host.v1.HostAgentService.CreateSandbox:output_type -> host.v1.Sandbox
-	9,  // 46: host.v1.HostAgentService.DestroySandbox:output_type -> host.v1.DestroySandboxResponse
-	11, // 47: host.v1.HostAgentService.RenewSandbox:output_type -> host.v1.RenewSandboxResponse
-	13, // 48: host.v1.HostAgentService.PauseSandbox:output_type -> host.v1.PauseSandboxResponse
-	15, // 49: host.v1.HostAgentService.ResumeSandbox:output_type -> host.v1.ResumeSandboxResponse
-	7,  // 50: host.v1.HostAgentService.GetSandbox:output_type -> host.v1.Sandbox
-	18, // 51: host.v1.HostAgentService.ListSandboxes:output_type -> host.v1.ListSandboxesResponse
-	7,  // 52: host.v1.HostAgentService.WatchSandboxes:output_type -> host.v1.Sandbox
-	22, // 53: host.v1.HostAgentService.ExecStream:output_type -> host.v1.ExecStreamResponse
-	23, // 54: host.v1.HostAgentService.Exec:output_type -> host.v1.ExecResponse
-	25, // 55: host.v1.HostAgentService.Environment:output_type -> host.v1.EnvironmentResponse
-	27, // 56: host.v1.HostAgentService.ReadFile:output_type -> host.v1.Chunk
-	29, // 57: host.v1.HostAgentService.WriteFile:output_type -> host.v1.WriteFileResponse
-	30, // 58: host.v1.HostAgentService.MakeDir:output_type -> host.v1.MakeDirResponse
-	32, // 59: host.v1.HostAgentService.MakeMinimal:output_type -> host.v1.Image
-	32, // 60: host.v1.HostAgentService.ImportImage:output_type -> host.v1.Image
-	35, // 61: host.v1.HostAgentService.HasArtifact:output_type -> host.v1.HasArtifactResponse
-	37, // 62: host.v1.HostAgentService.ListArtifacts:output_type -> host.v1.ListArtifactsResponse
-	32, // 63: host.v1.HostAgentService.FlattenRootfs:output_type -> host.v1.Image
-	41, // 64: host.v1.HostAgentService.CreateSnapshot:output_type -> host.v1.Snapshot
-	43, // 65: host.v1.HostAgentService.RemoveArtifact:output_type -> host.v1.RemoveArtifactResponse
-	44, // [44:66] is the sub-list for method output_type
-	22, // [22:44] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	34, // 20: host.v1.RegistryImage.auth:type_name -> host.v1.RegistryAuth
+	5,  // 21: host.v1.ResolvedImage.config:type_name -> host.v1.ImageConfig
+	41, // 22: host.v1.ListArtifactsResponse.artifacts:type_name -> host.v1.Artifact
+	48, // 23: host.v1.Artifact.age:type_name -> google.protobuf.Duration
+	48, // 24: host.v1.Artifact.idle:type_name -> google.protobuf.Duration
+	0,  // 25: host.v1.HostAgentService.Info:input_type -> host.v1.InfoRequest
+	6,  // 26: host.v1.HostAgentService.CreateSandbox:input_type -> host.v1.CreateSandboxRequest
+	8,  // 27: host.v1.HostAgentService.DestroySandbox:input_type -> host.v1.DestroySandboxRequest
+	10, // 28: host.v1.HostAgentService.RenewSandbox:input_type -> host.v1.RenewSandboxRequest
+	12, // 29: host.v1.HostAgentService.PauseSandbox:input_type -> host.v1.PauseSandboxRequest
+	14, // 30: host.v1.HostAgentService.ResumeSandbox:input_type -> host.v1.ResumeSandboxRequest
+	16, // 31: host.v1.HostAgentService.GetSandbox:input_type -> host.v1.GetSandboxRequest
+	17, // 32: host.v1.HostAgentService.ListSandboxes:input_type -> host.v1.ListSandboxesRequest
+	19, // 33: host.v1.HostAgentService.WatchSandboxes:input_type -> host.v1.WatchSandboxesRequest
+	20, // 34: host.v1.HostAgentService.ExecStream:input_type -> host.v1.ExecRequest
+	20, // 35: host.v1.HostAgentService.Exec:input_type -> host.v1.ExecRequest
+	24, // 36: host.v1.HostAgentService.Environment:input_type -> host.v1.EnvironmentRequest
+	26, // 37: host.v1.HostAgentService.ReadFile:input_type -> host.v1.File
+	28, // 38: host.v1.HostAgentService.WriteFile:input_type -> host.v1.WriteFileRequest
+	26, // 39: host.v1.HostAgentService.MakeDir:input_type -> host.v1.File
+	31, // 40: host.v1.HostAgentService.MakeMinimal:input_type -> host.v1.MakeMinimalRequest
+	33, // 41: host.v1.HostAgentService.ResolveImage:input_type -> host.v1.RegistryImage
+	33, // 42: host.v1.HostAgentService.PullImage:input_type -> host.v1.RegistryImage
+	36, // 43: host.v1.HostAgentService.ImportImage:input_type -> host.v1.ImportImageRequest
+	37, // 44: host.v1.HostAgentService.HasArtifact:input_type -> host.v1.HasArtifactRequest
+	39, // 45: host.v1.HostAgentService.ListArtifacts:input_type -> host.v1.ListArtifactsRequest
+	42, // 46: host.v1.HostAgentService.FlattenRootfs:input_type -> host.v1.FlattenRootfsRequest
+	43, // 47: host.v1.HostAgentService.CreateSnapshot:input_type -> host.v1.CreateSnapshotRequest
+	45, // 48: host.v1.HostAgentService.RemoveArtifact:input_type -> host.v1.RemoveArtifactRequest
+	1,  // 49: host.v1.HostAgentService.Info:output_type -> host.v1.InfoResponse
+	7,  // 50: host.v1.HostAgentService.CreateSandbox:output_type -> host.v1.Sandbox
+	9,  // 51: host.v1.HostAgentService.DestroySandbox:output_type -> host.v1.DestroySandboxResponse
+	11, // 52: host.v1.HostAgentService.RenewSandbox:output_type -> host.v1.RenewSandboxResponse
+	13, // 53: host.v1.HostAgentService.PauseSandbox:output_type -> host.v1.PauseSandboxResponse
+	15, // 54: host.v1.HostAgentService.ResumeSandbox:output_type -> host.v1.ResumeSandboxResponse
+	7,  // 55: host.v1.HostAgentService.GetSandbox:output_type -> host.v1.Sandbox
+	18, // 56: host.v1.HostAgentService.ListSandboxes:output_type -> host.v1.ListSandboxesResponse
+	7,  // 57: host.v1.HostAgentService.WatchSandboxes:output_type -> host.v1.Sandbox
+	22, // 58: host.v1.HostAgentService.ExecStream:output_type -> host.v1.ExecStreamResponse
+	23, // 59: host.v1.HostAgentService.Exec:output_type -> host.v1.ExecResponse
+	25, // 60: host.v1.HostAgentService.Environment:output_type -> host.v1.EnvironmentResponse
+	27, // 61: host.v1.HostAgentService.ReadFile:output_type -> host.v1.Chunk
+	29, // 62: host.v1.HostAgentService.WriteFile:output_type -> host.v1.WriteFileResponse
+	30, // 63: host.v1.HostAgentService.MakeDir:output_type -> host.v1.MakeDirResponse
+	32, // 64: host.v1.HostAgentService.MakeMinimal:output_type -> host.v1.Image
+	35, // 65: host.v1.HostAgentService.ResolveImage:output_type -> host.v1.ResolvedImage
+	32, // 66: host.v1.HostAgentService.PullImage:output_type -> host.v1.Image
+	32, // 67: host.v1.HostAgentService.ImportImage:output_type -> host.v1.Image
+	38, // 68: host.v1.HostAgentService.HasArtifact:output_type -> host.v1.HasArtifactResponse
+	40, // 69: host.v1.HostAgentService.ListArtifacts:output_type -> host.v1.ListArtifactsResponse
+	32, // 70: host.v1.HostAgentService.FlattenRootfs:output_type -> host.v1.Image
+	44, // 71: host.v1.HostAgentService.CreateSnapshot:output_type -> host.v1.Snapshot
+	46, // 72: host.v1.HostAgentService.RemoveArtifact:output_type -> host.v1.RemoveArtifactResponse
+	49, // [49:73] is the sub-list for method output_type
+	25, // [25:49] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_host_v1_host_proto_init() }
@@ -2886,7 +3100,7 @@ func file_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_host_v1_host_proto_rawDesc), len(file_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

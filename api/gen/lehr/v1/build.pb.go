@@ -53,6 +53,8 @@ type Build struct {
 	Error         *BuildError            `protobuf:"bytes,23,opt,name=error,proto3" json:"error,omitempty"`
 	Steps         []*BuildStep           `protobuf:"bytes,24,rep,name=steps,proto3" json:"steps,omitempty"`
 	Artifact      *BuildArtifact         `protobuf:"bytes,25,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	Metadata      map[string]string      `protobuf:"bytes,26,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // as given at create
+	BaseImage     *string                `protobuf:"bytes,27,opt,name=base_image,json=baseImage,proto3,oneof" json:"base_image,omitempty"`                                                  // a base from a registry, pinned: NAME@sha256:…
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -260,6 +262,20 @@ func (x *Build) GetArtifact() *BuildArtifact {
 		return x.Artifact
 	}
 	return nil
+}
+
+func (x *Build) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *Build) GetBaseImage() string {
+	if x != nil && x.BaseImage != nil {
+		return *x.BaseImage
+	}
+	return ""
 }
 
 // BuildError is why a build failed.
@@ -564,7 +580,9 @@ type CreateBuildRequest struct {
 	NoCache        bool                   `protobuf:"varint,10,opt,name=no_cache,json=noCache,proto3" json:"no_cache,omitempty"`
 	Limits         *BuildLimits           `protobuf:"bytes,11,opt,name=limits,proto3" json:"limits,omitempty"`
 	Priority       int32                  `protobuf:"varint,12,opt,name=priority,proto3" json:"priority,omitempty"`
-	IdempotencyKey string                 `protobuf:"bytes,13,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"` // the header Idempotency-Key does the same
+	IdempotencyKey string                 `protobuf:"bytes,13,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`                                         // the header Idempotency-Key does the same
+	Metadata       map[string]string      `protobuf:"bytes,14,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // at most 64 entries, names to 128 and values to 1024 bytes
+	RegistryAuth   *RegistryAuth          `protobuf:"bytes,15,opt,name=registry_auth,json=registryAuth,proto3" json:"registry_auth,omitempty"`                                               // for a base from a registry; kept encrypted until the build has ended
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -690,6 +708,82 @@ func (x *CreateBuildRequest) GetIdempotencyKey() string {
 	return ""
 }
 
+func (x *CreateBuildRequest) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *CreateBuildRequest) GetRegistryAuth() *RegistryAuth {
+	if x != nil {
+		return x.RegistryAuth
+	}
+	return nil
+}
+
+// RegistryAuth is a login at the registry that the base comes from: user name
+// and password, or a token.
+type RegistryAuth struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Username      string                 `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
+	Password      string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	Token         string                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"` // bearer token of the registry, instead of the two
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegistryAuth) Reset() {
+	*x = RegistryAuth{}
+	mi := &file_lehr_v1_build_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegistryAuth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegistryAuth) ProtoMessage() {}
+
+func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
+	mi := &file_lehr_v1_build_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
+func (*RegistryAuth) Descriptor() ([]byte, []int) {
+	return file_lehr_v1_build_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RegistryAuth) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *RegistryAuth) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *RegistryAuth) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 // BuildLimits are time limits as Go durations ("90s", "1h30m"); "0" is the
 // build's own limit, empty the default.
 type BuildLimits struct {
@@ -704,7 +798,7 @@ type BuildLimits struct {
 
 func (x *BuildLimits) Reset() {
 	*x = BuildLimits{}
-	mi := &file_lehr_v1_build_proto_msgTypes[5]
+	mi := &file_lehr_v1_build_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +810,7 @@ func (x *BuildLimits) String() string {
 func (*BuildLimits) ProtoMessage() {}
 
 func (x *BuildLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_build_proto_msgTypes[5]
+	mi := &file_lehr_v1_build_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +823,7 @@ func (x *BuildLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildLimits.ProtoReflect.Descriptor instead.
 func (*BuildLimits) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_build_proto_rawDescGZIP(), []int{5}
+	return file_lehr_v1_build_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *BuildLimits) GetRun() string {
@@ -770,7 +864,7 @@ type GetBuildRequest struct {
 
 func (x *GetBuildRequest) Reset() {
 	*x = GetBuildRequest{}
-	mi := &file_lehr_v1_build_proto_msgTypes[6]
+	mi := &file_lehr_v1_build_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +876,7 @@ func (x *GetBuildRequest) String() string {
 func (*GetBuildRequest) ProtoMessage() {}
 
 func (x *GetBuildRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_build_proto_msgTypes[6]
+	mi := &file_lehr_v1_build_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +889,7 @@ func (x *GetBuildRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBuildRequest.ProtoReflect.Descriptor instead.
 func (*GetBuildRequest) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_build_proto_rawDescGZIP(), []int{6}
+	return file_lehr_v1_build_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetBuildRequest) GetId() string {
@@ -810,15 +904,16 @@ type ListBuildsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Status        string                 `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
-	Limit         int32                  `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`  // 1 to 200, 50 by default
-	Cursor        string                 `protobuf:"bytes,4,opt,name=cursor,proto3" json:"cursor,omitempty"` // next_cursor of the page before
+	Limit         int32                  `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`                                                                                // 1 to 200, 50 by default
+	Cursor        string                 `protobuf:"bytes,4,opt,name=cursor,proto3" json:"cursor,omitempty"`                                                                               // next_cursor of the page before
+	Metadata      map[string]string      `protobuf:"bytes,5,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // each entry must be there with that value
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListBuildsRequest) Reset() {
 	*x = ListBuildsRequest{}
-	mi := &file_lehr_v1_build_proto_msgTypes[7]
+	mi := &file_lehr_v1_build_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +925,7 @@ func (x *ListBuildsRequest) String() string {
 func (*ListBuildsRequest) ProtoMessage() {}
 
 func (x *ListBuildsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_build_proto_msgTypes[7]
+	mi := &file_lehr_v1_build_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +938,7 @@ func (x *ListBuildsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBuildsRequest.ProtoReflect.Descriptor instead.
 func (*ListBuildsRequest) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_build_proto_rawDescGZIP(), []int{7}
+	return file_lehr_v1_build_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListBuildsRequest) GetName() string {
@@ -874,6 +969,13 @@ func (x *ListBuildsRequest) GetCursor() string {
 	return ""
 }
 
+func (x *ListBuildsRequest) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
 // ListBuildsResponse is a page of builds.
 type ListBuildsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -885,7 +987,7 @@ type ListBuildsResponse struct {
 
 func (x *ListBuildsResponse) Reset() {
 	*x = ListBuildsResponse{}
-	mi := &file_lehr_v1_build_proto_msgTypes[8]
+	mi := &file_lehr_v1_build_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +999,7 @@ func (x *ListBuildsResponse) String() string {
 func (*ListBuildsResponse) ProtoMessage() {}
 
 func (x *ListBuildsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_build_proto_msgTypes[8]
+	mi := &file_lehr_v1_build_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1012,7 @@ func (x *ListBuildsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBuildsResponse.ProtoReflect.Descriptor instead.
 func (*ListBuildsResponse) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_build_proto_rawDescGZIP(), []int{8}
+	return file_lehr_v1_build_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListBuildsResponse) GetBuilds() []*Build {
@@ -937,7 +1039,7 @@ type CancelBuildRequest struct {
 
 func (x *CancelBuildRequest) Reset() {
 	*x = CancelBuildRequest{}
-	mi := &file_lehr_v1_build_proto_msgTypes[9]
+	mi := &file_lehr_v1_build_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1051,7 @@ func (x *CancelBuildRequest) String() string {
 func (*CancelBuildRequest) ProtoMessage() {}
 
 func (x *CancelBuildRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_build_proto_msgTypes[9]
+	mi := &file_lehr_v1_build_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1064,7 @@ func (x *CancelBuildRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelBuildRequest.ProtoReflect.Descriptor instead.
 func (*CancelBuildRequest) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_build_proto_rawDescGZIP(), []int{9}
+	return file_lehr_v1_build_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CancelBuildRequest) GetId() string {
@@ -984,7 +1086,7 @@ type BuildLogsRequest struct {
 
 func (x *BuildLogsRequest) Reset() {
 	*x = BuildLogsRequest{}
-	mi := &file_lehr_v1_build_proto_msgTypes[10]
+	mi := &file_lehr_v1_build_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1098,7 @@ func (x *BuildLogsRequest) String() string {
 func (*BuildLogsRequest) ProtoMessage() {}
 
 func (x *BuildLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_build_proto_msgTypes[10]
+	mi := &file_lehr_v1_build_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1111,7 @@ func (x *BuildLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildLogsRequest.ProtoReflect.Descriptor instead.
 func (*BuildLogsRequest) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_build_proto_rawDescGZIP(), []int{10}
+	return file_lehr_v1_build_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BuildLogsRequest) GetId() string {
@@ -1049,7 +1151,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_lehr_v1_build_proto_msgTypes[11]
+	mi := &file_lehr_v1_build_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1163,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_build_proto_msgTypes[11]
+	mi := &file_lehr_v1_build_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1176,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_build_proto_rawDescGZIP(), []int{11}
+	return file_lehr_v1_build_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LogLine) GetSeq() int64 {
@@ -1130,7 +1232,7 @@ var File_lehr_v1_build_proto protoreflect.FileDescriptor
 
 const file_lehr_v1_build_proto_rawDesc = "" +
 	"\n" +
-	"\x13lehr/v1/build.proto\x12\alehr.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\a\n" +
+	"\x13lehr/v1/build.proto\x12\alehr.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\b\n" +
 	"\x05Build\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -1163,12 +1265,19 @@ const file_lehr_v1_build_proto_rawDesc = "" +
 	"\fcompleted_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\vcompletedAt\x12)\n" +
 	"\x05error\x18\x17 \x01(\v2\x13.lehr.v1.BuildErrorR\x05error\x12(\n" +
 	"\x05steps\x18\x18 \x03(\v2\x12.lehr.v1.BuildStepR\x05steps\x122\n" +
-	"\bartifact\x18\x19 \x01(\v2\x16.lehr.v1.BuildArtifactR\bartifactB\x0e\n" +
+	"\bartifact\x18\x19 \x01(\v2\x16.lehr.v1.BuildArtifactR\bartifact\x128\n" +
+	"\bmetadata\x18\x1a \x03(\v2\x1c.lehr.v1.Build.MetadataEntryR\bmetadata\x12\"\n" +
+	"\n" +
+	"base_image\x18\x1b \x01(\tH\x04R\tbaseImage\x88\x01\x01\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0e\n" +
 	"\f_base_digestB\x0e\n" +
 	"\f_healthcheckB\n" +
 	"\n" +
 	"\b_host_idB\r\n" +
-	"\v_sandbox_id\"\xbf\x01\n" +
+	"\v_sandbox_idB\r\n" +
+	"\v_base_image\"\xbf\x01\n" +
 	"\n" +
 	"BuildError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
@@ -1204,7 +1313,7 @@ const file_lehr_v1_build_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\x04 \x01(\x03R\tsizeBytes\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversionB\x12\n" +
-	"\x10_snapshot_digest\"\xc1\x04\n" +
+	"\x10_snapshot_digest\"\x81\x06\n" +
 	"\x12CreateBuildRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
 	"\rbase_template\x18\x02 \x01(\tR\fbaseTemplate\x12\x16\n" +
@@ -1220,27 +1329,40 @@ const file_lehr_v1_build_proto_rawDesc = "" +
 	" \x01(\bR\anoCache\x12,\n" +
 	"\x06limits\x18\v \x01(\v2\x14.lehr.v1.BuildLimitsR\x06limits\x12\x1a\n" +
 	"\bpriority\x18\f \x01(\x05R\bpriority\x12'\n" +
-	"\x0fidempotency_key\x18\r \x01(\tR\x0eidempotencyKey\x1a<\n" +
+	"\x0fidempotency_key\x18\r \x01(\tR\x0eidempotencyKey\x12E\n" +
+	"\bmetadata\x18\x0e \x03(\v2).lehr.v1.CreateBuildRequest.MetadataEntryR\bmetadata\x12:\n" +
+	"\rregistry_auth\x18\x0f \x01(\v2\x15.lehr.v1.RegistryAuthR\fregistryAuth\x1a<\n" +
 	"\x0eBuildArgsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
 	"\x06_vcpusB\f\n" +
 	"\n" +
 	"_memory_mbB\n" +
 	"\n" +
-	"\b_disk_mb\"q\n" +
+	"\b_disk_mb\"\\\n" +
+	"\fRegistryAuth\x12\x1a\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\"q\n" +
 	"\vBuildLimits\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x18\n" +
 	"\aprepost\x18\x02 \x01(\tR\aprepost\x12 \n" +
 	"\vhealthcheck\x18\x03 \x01(\tR\vhealthcheck\x12\x14\n" +
 	"\x05build\x18\x04 \x01(\tR\x05build\"!\n" +
 	"\x0fGetBuildRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"m\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xf0\x01\n" +
 	"\x11ListBuildsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\x05R\x05limit\x12\x16\n" +
-	"\x06cursor\x18\x04 \x01(\tR\x06cursor\"r\n" +
+	"\x06cursor\x18\x04 \x01(\tR\x06cursor\x12D\n" +
+	"\bmetadata\x18\x05 \x03(\v2(.lehr.v1.ListBuildsRequest.MetadataEntryR\bmetadata\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"r\n" +
 	"\x12ListBuildsResponse\x12&\n" +
 	"\x06builds\x18\x01 \x03(\v2\x0e.lehr.v1.BuildR\x06builds\x12$\n" +
 	"\vnext_cursor\x18\x02 \x01(\tH\x00R\n" +
@@ -1279,49 +1401,57 @@ func file_lehr_v1_build_proto_rawDescGZIP() []byte {
 	return file_lehr_v1_build_proto_rawDescData
 }
 
-var file_lehr_v1_build_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_lehr_v1_build_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_lehr_v1_build_proto_goTypes = []any{
 	(*Build)(nil),                 // 0: lehr.v1.Build
 	(*BuildError)(nil),            // 1: lehr.v1.BuildError
 	(*BuildStep)(nil),             // 2: lehr.v1.BuildStep
 	(*BuildArtifact)(nil),         // 3: lehr.v1.BuildArtifact
 	(*CreateBuildRequest)(nil),    // 4: lehr.v1.CreateBuildRequest
-	(*BuildLimits)(nil),           // 5: lehr.v1.BuildLimits
-	(*GetBuildRequest)(nil),       // 6: lehr.v1.GetBuildRequest
-	(*ListBuildsRequest)(nil),     // 7: lehr.v1.ListBuildsRequest
-	(*ListBuildsResponse)(nil),    // 8: lehr.v1.ListBuildsResponse
-	(*CancelBuildRequest)(nil),    // 9: lehr.v1.CancelBuildRequest
-	(*BuildLogsRequest)(nil),      // 10: lehr.v1.BuildLogsRequest
-	(*LogLine)(nil),               // 11: lehr.v1.LogLine
-	nil,                           // 12: lehr.v1.CreateBuildRequest.BuildArgsEntry
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*RegistryAuth)(nil),          // 5: lehr.v1.RegistryAuth
+	(*BuildLimits)(nil),           // 6: lehr.v1.BuildLimits
+	(*GetBuildRequest)(nil),       // 7: lehr.v1.GetBuildRequest
+	(*ListBuildsRequest)(nil),     // 8: lehr.v1.ListBuildsRequest
+	(*ListBuildsResponse)(nil),    // 9: lehr.v1.ListBuildsResponse
+	(*CancelBuildRequest)(nil),    // 10: lehr.v1.CancelBuildRequest
+	(*BuildLogsRequest)(nil),      // 11: lehr.v1.BuildLogsRequest
+	(*LogLine)(nil),               // 12: lehr.v1.LogLine
+	nil,                           // 13: lehr.v1.Build.MetadataEntry
+	nil,                           // 14: lehr.v1.CreateBuildRequest.BuildArgsEntry
+	nil,                           // 15: lehr.v1.CreateBuildRequest.MetadataEntry
+	nil,                           // 16: lehr.v1.ListBuildsRequest.MetadataEntry
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_lehr_v1_build_proto_depIdxs = []int32{
-	13, // 0: lehr.v1.Build.created_at:type_name -> google.protobuf.Timestamp
-	13, // 1: lehr.v1.Build.started_at:type_name -> google.protobuf.Timestamp
-	13, // 2: lehr.v1.Build.completed_at:type_name -> google.protobuf.Timestamp
+	17, // 0: lehr.v1.Build.created_at:type_name -> google.protobuf.Timestamp
+	17, // 1: lehr.v1.Build.started_at:type_name -> google.protobuf.Timestamp
+	17, // 2: lehr.v1.Build.completed_at:type_name -> google.protobuf.Timestamp
 	1,  // 3: lehr.v1.Build.error:type_name -> lehr.v1.BuildError
 	2,  // 4: lehr.v1.Build.steps:type_name -> lehr.v1.BuildStep
 	3,  // 5: lehr.v1.Build.artifact:type_name -> lehr.v1.BuildArtifact
-	12, // 6: lehr.v1.CreateBuildRequest.build_args:type_name -> lehr.v1.CreateBuildRequest.BuildArgsEntry
-	5,  // 7: lehr.v1.CreateBuildRequest.limits:type_name -> lehr.v1.BuildLimits
-	0,  // 8: lehr.v1.ListBuildsResponse.builds:type_name -> lehr.v1.Build
-	13, // 9: lehr.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	4,  // 10: lehr.v1.BuildService.Create:input_type -> lehr.v1.CreateBuildRequest
-	6,  // 11: lehr.v1.BuildService.Get:input_type -> lehr.v1.GetBuildRequest
-	7,  // 12: lehr.v1.BuildService.List:input_type -> lehr.v1.ListBuildsRequest
-	9,  // 13: lehr.v1.BuildService.Cancel:input_type -> lehr.v1.CancelBuildRequest
-	10, // 14: lehr.v1.BuildService.Logs:input_type -> lehr.v1.BuildLogsRequest
-	0,  // 15: lehr.v1.BuildService.Create:output_type -> lehr.v1.Build
-	0,  // 16: lehr.v1.BuildService.Get:output_type -> lehr.v1.Build
-	8,  // 17: lehr.v1.BuildService.List:output_type -> lehr.v1.ListBuildsResponse
-	0,  // 18: lehr.v1.BuildService.Cancel:output_type -> lehr.v1.Build
-	11, // 19: lehr.v1.BuildService.Logs:output_type -> lehr.v1.LogLine
-	15, // [15:20] is the sub-list for method output_type
-	10, // [10:15] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	13, // 6: lehr.v1.Build.metadata:type_name -> lehr.v1.Build.MetadataEntry
+	14, // 7: lehr.v1.CreateBuildRequest.build_args:type_name -> lehr.v1.CreateBuildRequest.BuildArgsEntry
+	6,  // 8: lehr.v1.CreateBuildRequest.limits:type_name -> lehr.v1.BuildLimits
+	15, // 9: lehr.v1.CreateBuildRequest.metadata:type_name -> lehr.v1.CreateBuildRequest.MetadataEntry
+	5,  // 10: lehr.v1.CreateBuildRequest.registry_auth:type_name -> lehr.v1.RegistryAuth
+	16, // 11: lehr.v1.ListBuildsRequest.metadata:type_name -> lehr.v1.ListBuildsRequest.MetadataEntry
+	0,  // 12: lehr.v1.ListBuildsResponse.builds:type_name -> lehr.v1.Build
+	17, // 13: lehr.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	4,  // 14: lehr.v1.BuildService.Create:input_type -> lehr.v1.CreateBuildRequest
+	7,  // 15: lehr.v1.BuildService.Get:input_type -> lehr.v1.GetBuildRequest
+	8,  // 16: lehr.v1.BuildService.List:input_type -> lehr.v1.ListBuildsRequest
+	10, // 17: lehr.v1.BuildService.Cancel:input_type -> lehr.v1.CancelBuildRequest
+	11, // 18: lehr.v1.BuildService.Logs:input_type -> lehr.v1.BuildLogsRequest
+	0,  // 19: lehr.v1.BuildService.Create:output_type -> lehr.v1.Build
+	0,  // 20: lehr.v1.BuildService.Get:output_type -> lehr.v1.Build
+	9,  // 21: lehr.v1.BuildService.List:output_type -> lehr.v1.ListBuildsResponse
+	0,  // 22: lehr.v1.BuildService.Cancel:output_type -> lehr.v1.Build
+	12, // 23: lehr.v1.BuildService.Logs:output_type -> lehr.v1.LogLine
+	19, // [19:24] is the sub-list for method output_type
+	14, // [14:19] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_lehr_v1_build_proto_init() }
@@ -1334,14 +1464,14 @@ func file_lehr_v1_build_proto_init() {
 	file_lehr_v1_build_proto_msgTypes[2].OneofWrappers = []any{}
 	file_lehr_v1_build_proto_msgTypes[3].OneofWrappers = []any{}
 	file_lehr_v1_build_proto_msgTypes[4].OneofWrappers = []any{}
-	file_lehr_v1_build_proto_msgTypes[8].OneofWrappers = []any{}
+	file_lehr_v1_build_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lehr_v1_build_proto_rawDesc), len(file_lehr_v1_build_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

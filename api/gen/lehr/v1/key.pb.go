@@ -242,6 +242,7 @@ type ListKeysRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Limit         int32                  `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
 	Cursor        string                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Team          string                 `protobuf:"bytes,3,opt,name=team,proto3" json:"team,omitempty"` // team name; empty: the caller's own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -286,6 +287,13 @@ func (x *ListKeysRequest) GetLimit() int32 {
 func (x *ListKeysRequest) GetCursor() string {
 	if x != nil {
 		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ListKeysRequest) GetTeam() string {
+	if x != nil {
+		return x.Team
 	}
 	return ""
 }
@@ -347,6 +355,7 @@ func (x *ListKeysResponse) GetNextCursor() string {
 type RevokeKeyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Team          string                 `protobuf:"bytes,2,opt,name=team,proto3" json:"team,omitempty"` // team name; empty: the caller's own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -388,6 +397,13 @@ func (x *RevokeKeyRequest) GetId() string {
 	return ""
 }
 
+func (x *RevokeKeyRequest) GetTeam() string {
+	if x != nil {
+		return x.Team
+	}
+	return ""
+}
+
 var File_lehr_v1_key_proto protoreflect.FileDescriptor
 
 const file_lehr_v1_key_proto_rawDesc = "" +
@@ -411,17 +427,19 @@ const file_lehr_v1_key_proto_rawDesc = "" +
 	"\x10CreateKeyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05admin\x18\x02 \x01(\bR\x05admin\x12\x12\n" +
-	"\x04team\x18\x03 \x01(\tR\x04team\"?\n" +
+	"\x04team\x18\x03 \x01(\tR\x04team\"S\n" +
 	"\x0fListKeysRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x16\n" +
-	"\x06cursor\x18\x02 \x01(\tR\x06cursor\"j\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x12\n" +
+	"\x04team\x18\x03 \x01(\tR\x04team\"j\n" +
 	"\x10ListKeysResponse\x12 \n" +
 	"\x04keys\x18\x01 \x03(\v2\f.lehr.v1.KeyR\x04keys\x12$\n" +
 	"\vnext_cursor\x18\x02 \x01(\tH\x00R\n" +
 	"nextCursor\x88\x01\x01B\x0e\n" +
-	"\f_next_cursor\"\"\n" +
+	"\f_next_cursor\"6\n" +
 	"\x10RevokeKeyRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id2\xb6\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04team\x18\x02 \x01(\tR\x04team2\xb6\x01\n" +
 	"\n" +
 	"KeyService\x128\n" +
 	"\x06Create\x12\x19.lehr.v1.CreateKeyRequest\x1a\x13.lehr.v1.CreatedKey\x12;\n" +

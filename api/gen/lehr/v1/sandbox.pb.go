@@ -36,7 +36,11 @@ type Sandbox struct {
 	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	HostId        *string                `protobuf:"bytes,11,opt,name=host_id,json=hostId,proto3,oneof" json:"host_id,omitempty"`
-	Url           *string                `protobuf:"bytes,12,opt,name=url,proto3,oneof" json:"url,omitempty"` // null until the gateway exists
+	Url           *string                `protobuf:"bytes,12,opt,name=url,proto3,oneof" json:"url,omitempty"`                                                                               // of the template's first EXPOSEd port; null where it exposes none
+	Metadata      map[string]string      `protobuf:"bytes,13,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // as given at create
+	Domain        *string                `protobuf:"bytes,14,opt,name=domain,proto3,oneof" json:"domain,omitempty"`                                                                         // a port is reached at http://<port>-<id>.<domain>; null without a gateway
+	AccessToken   *string                `protobuf:"bytes,15,opt,name=access_token,json=accessToken,proto3,oneof" json:"access_token,omitempty"`                                            // for the guest daemon's port through the gateway; in create and get only
+	EndedAt       *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -155,17 +159,47 @@ func (x *Sandbox) GetUrl() string {
 	return ""
 }
 
+func (x *Sandbox) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *Sandbox) GetDomain() string {
+	if x != nil && x.Domain != nil {
+		return *x.Domain
+	}
+	return ""
+}
+
+func (x *Sandbox) GetAccessToken() string {
+	if x != nil && x.AccessToken != nil {
+		return *x.AccessToken
+	}
+	return ""
+}
+
+func (x *Sandbox) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
 // CreateSandboxRequest asks for a sandbox. Only template is required.
 type CreateSandboxRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Template      string                 `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`                        // NAME or NAME:TAG
-	Vcpus         *int32                 `protobuf:"varint,2,opt,name=vcpus,proto3,oneof" json:"vcpus,omitempty"`                       // the template's; must match for snapshot templates
-	MemoryMb      *int32                 `protobuf:"varint,3,opt,name=memory_mb,json=memoryMb,proto3,oneof" json:"memory_mb,omitempty"` // likewise
-	DiskMb        *int32                 `protobuf:"varint,4,opt,name=disk_mb,json=diskMb,proto3,oneof" json:"disk_mb,omitempty"`       // likewise
-	Env           map[string]string      `protobuf:"bytes,5,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Timeout       string                 `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"` // time-to-live as a Go duration; empty or "0": none
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Template       string                 `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`                        // NAME or NAME:TAG
+	Vcpus          *int32                 `protobuf:"varint,2,opt,name=vcpus,proto3,oneof" json:"vcpus,omitempty"`                       // the template's; must match for snapshot templates
+	MemoryMb       *int32                 `protobuf:"varint,3,opt,name=memory_mb,json=memoryMb,proto3,oneof" json:"memory_mb,omitempty"` // likewise
+	DiskMb         *int32                 `protobuf:"varint,4,opt,name=disk_mb,json=diskMb,proto3,oneof" json:"disk_mb,omitempty"`       // likewise
+	Env            map[string]string      `protobuf:"bytes,5,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Timeout        string                 `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`                                                                             // time-to-live as a Go duration; empty or "0": none
+	Metadata       map[string]string      `protobuf:"bytes,7,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // at most 64 entries, names to 128 and values to 1024 bytes
+	IdempotencyKey string                 `protobuf:"bytes,8,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`                                         // the header Idempotency-Key does the same
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CreateSandboxRequest) Reset() {
@@ -240,6 +274,73 @@ func (x *CreateSandboxRequest) GetTimeout() string {
 	return ""
 }
 
+func (x *CreateSandboxRequest) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *CreateSandboxRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+// SetSandboxTimeoutRequest sets a time-to-live.
+type SetSandboxTimeoutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Timeout       string                 `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"` // as a Go duration from now; "0": none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSandboxTimeoutRequest) Reset() {
+	*x = SetSandboxTimeoutRequest{}
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSandboxTimeoutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSandboxTimeoutRequest) ProtoMessage() {}
+
+func (x *SetSandboxTimeoutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSandboxTimeoutRequest.ProtoReflect.Descriptor instead.
+func (*SetSandboxTimeoutRequest) Descriptor() ([]byte, []int) {
+	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SetSandboxTimeoutRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SetSandboxTimeoutRequest) GetTimeout() string {
+	if x != nil {
+		return x.Timeout
+	}
+	return ""
+}
+
 // GetSandboxRequest names a sandbox.
 type GetSandboxRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -250,7 +351,7 @@ type GetSandboxRequest struct {
 
 func (x *GetSandboxRequest) Reset() {
 	*x = GetSandboxRequest{}
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[2]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -262,7 +363,7 @@ func (x *GetSandboxRequest) String() string {
 func (*GetSandboxRequest) ProtoMessage() {}
 
 func (x *GetSandboxRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[2]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -275,7 +376,7 @@ func (x *GetSandboxRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSandboxRequest.ProtoReflect.Descriptor instead.
 func (*GetSandboxRequest) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{2}
+	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetSandboxRequest) GetId() string {
@@ -291,13 +392,16 @@ type ListSandboxesRequest struct {
 	All           bool                   `protobuf:"varint,1,opt,name=all,proto3" json:"all,omitempty"`
 	Limit         int32                  `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"` // 1 to 200, 50 by default
 	Cursor        string                 `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Metadata      map[string]string      `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // each entry must be there with that value
+	State         string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`                                                                                 // one state
+	Template      string                 `protobuf:"bytes,6,opt,name=template,proto3" json:"template,omitempty"`                                                                           // NAME or NAME:TAG
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListSandboxesRequest) Reset() {
 	*x = ListSandboxesRequest{}
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[3]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -309,7 +413,7 @@ func (x *ListSandboxesRequest) String() string {
 func (*ListSandboxesRequest) ProtoMessage() {}
 
 func (x *ListSandboxesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[3]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -322,7 +426,7 @@ func (x *ListSandboxesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSandboxesRequest.ProtoReflect.Descriptor instead.
 func (*ListSandboxesRequest) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{3}
+	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListSandboxesRequest) GetAll() bool {
@@ -346,6 +450,27 @@ func (x *ListSandboxesRequest) GetCursor() string {
 	return ""
 }
 
+func (x *ListSandboxesRequest) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *ListSandboxesRequest) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ListSandboxesRequest) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
 // ListSandboxesResponse is a page of sandboxes.
 type ListSandboxesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -357,7 +482,7 @@ type ListSandboxesResponse struct {
 
 func (x *ListSandboxesResponse) Reset() {
 	*x = ListSandboxesResponse{}
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[4]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -369,7 +494,7 @@ func (x *ListSandboxesResponse) String() string {
 func (*ListSandboxesResponse) ProtoMessage() {}
 
 func (x *ListSandboxesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[4]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -382,7 +507,7 @@ func (x *ListSandboxesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSandboxesResponse.ProtoReflect.Descriptor instead.
 func (*ListSandboxesResponse) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{4}
+	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListSandboxesResponse) GetSandboxes() []*Sandbox {
@@ -409,7 +534,7 @@ type KillSandboxRequest struct {
 
 func (x *KillSandboxRequest) Reset() {
 	*x = KillSandboxRequest{}
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[5]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +546,7 @@ func (x *KillSandboxRequest) String() string {
 func (*KillSandboxRequest) ProtoMessage() {}
 
 func (x *KillSandboxRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[5]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,7 +559,7 @@ func (x *KillSandboxRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSandboxRequest.ProtoReflect.Descriptor instead.
 func (*KillSandboxRequest) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{5}
+	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *KillSandboxRequest) GetId() string {
@@ -460,7 +585,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[6]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +597,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[6]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +610,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{6}
+	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ExecRequest) GetId() string {
@@ -552,7 +677,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[7]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -564,7 +689,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[7]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -577,7 +702,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{7}
+	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExecResponse) GetEvent() isExecResponse_Event {
@@ -648,7 +773,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[8]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +785,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[8]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +798,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{8}
+	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExecExit) GetCode() int32 {
@@ -709,7 +834,7 @@ type ReadFileRequest struct {
 
 func (x *ReadFileRequest) Reset() {
 	*x = ReadFileRequest{}
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[9]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +846,7 @@ func (x *ReadFileRequest) String() string {
 func (*ReadFileRequest) ProtoMessage() {}
 
 func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[9]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +859,7 @@ func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
 func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{9}
+	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReadFileRequest) GetId() string {
@@ -768,7 +893,7 @@ type FileChunk struct {
 
 func (x *FileChunk) Reset() {
 	*x = FileChunk{}
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[10]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +905,7 @@ func (x *FileChunk) String() string {
 func (*FileChunk) ProtoMessage() {}
 
 func (x *FileChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[10]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +918,7 @@ func (x *FileChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileChunk.ProtoReflect.Descriptor instead.
 func (*FileChunk) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{10}
+	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FileChunk) GetData() []byte {
@@ -817,7 +942,7 @@ type WriteFileRequest struct {
 
 func (x *WriteFileRequest) Reset() {
 	*x = WriteFileRequest{}
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[11]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +954,7 @@ func (x *WriteFileRequest) String() string {
 func (*WriteFileRequest) ProtoMessage() {}
 
 func (x *WriteFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[11]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +967,7 @@ func (x *WriteFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteFileRequest.ProtoReflect.Descriptor instead.
 func (*WriteFileRequest) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{11}
+	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WriteFileRequest) GetId() string {
@@ -882,7 +1007,7 @@ type WriteFileResponse struct {
 
 func (x *WriteFileResponse) Reset() {
 	*x = WriteFileResponse{}
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[12]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +1019,7 @@ func (x *WriteFileResponse) String() string {
 func (*WriteFileResponse) ProtoMessage() {}
 
 func (x *WriteFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_sandbox_proto_msgTypes[12]
+	mi := &file_lehr_v1_sandbox_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,14 +1032,14 @@ func (x *WriteFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteFileResponse.ProtoReflect.Descriptor instead.
 func (*WriteFileResponse) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{12}
+	return file_lehr_v1_sandbox_proto_rawDescGZIP(), []int{13}
 }
 
 var File_lehr_v1_sandbox_proto protoreflect.FileDescriptor
 
 const file_lehr_v1_sandbox_proto_rawDesc = "" +
 	"\n" +
-	"\x15lehr/v1/sandbox.proto\x12\alehr.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\x03\n" +
+	"\x15lehr/v1/sandbox.proto\x12\alehr.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x05\n" +
 	"\aSandbox\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\btemplate\x18\x02 \x01(\tR\btemplate\x12\x18\n" +
@@ -930,32 +1055,55 @@ const file_lehr_v1_sandbox_proto_rawDesc = "" +
 	"expires_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1c\n" +
 	"\ahost_id\x18\v \x01(\tH\x01R\x06hostId\x88\x01\x01\x12\x15\n" +
-	"\x03url\x18\f \x01(\tH\x02R\x03url\x88\x01\x01B\t\n" +
+	"\x03url\x18\f \x01(\tH\x02R\x03url\x88\x01\x01\x12:\n" +
+	"\bmetadata\x18\r \x03(\v2\x1e.lehr.v1.Sandbox.MetadataEntryR\bmetadata\x12\x1b\n" +
+	"\x06domain\x18\x0e \x01(\tH\x03R\x06domain\x88\x01\x01\x12&\n" +
+	"\faccess_token\x18\x0f \x01(\tH\x04R\vaccessToken\x88\x01\x01\x125\n" +
+	"\bended_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +
 	"\a_reasonB\n" +
 	"\n" +
 	"\b_host_idB\x06\n" +
-	"\x04_url\"\xbd\x02\n" +
+	"\x04_urlB\t\n" +
+	"\a_domainB\x0f\n" +
+	"\r_access_token\"\xec\x03\n" +
 	"\x14CreateSandboxRequest\x12\x1a\n" +
 	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x19\n" +
 	"\x05vcpus\x18\x02 \x01(\x05H\x00R\x05vcpus\x88\x01\x01\x12 \n" +
 	"\tmemory_mb\x18\x03 \x01(\x05H\x01R\bmemoryMb\x88\x01\x01\x12\x1c\n" +
 	"\adisk_mb\x18\x04 \x01(\x05H\x02R\x06diskMb\x88\x01\x01\x128\n" +
 	"\x03env\x18\x05 \x03(\v2&.lehr.v1.CreateSandboxRequest.EnvEntryR\x03env\x12\x18\n" +
-	"\atimeout\x18\x06 \x01(\tR\atimeout\x1a6\n" +
+	"\atimeout\x18\x06 \x01(\tR\atimeout\x12G\n" +
+	"\bmetadata\x18\a \x03(\v2+.lehr.v1.CreateSandboxRequest.MetadataEntryR\bmetadata\x12'\n" +
+	"\x0fidempotency_key\x18\b \x01(\tR\x0eidempotencyKey\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
 	"\x06_vcpusB\f\n" +
 	"\n" +
 	"_memory_mbB\n" +
 	"\n" +
-	"\b_disk_mb\"#\n" +
+	"\b_disk_mb\"D\n" +
+	"\x18SetSandboxTimeoutRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\atimeout\x18\x02 \x01(\tR\atimeout\"#\n" +
 	"\x11GetSandboxRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"V\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x8e\x02\n" +
 	"\x14ListSandboxesRequest\x12\x10\n" +
 	"\x03all\x18\x01 \x01(\bR\x03all\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x05R\x05limit\x12\x16\n" +
-	"\x06cursor\x18\x03 \x01(\tR\x06cursor\"}\n" +
+	"\x06cursor\x18\x03 \x01(\tR\x06cursor\x12G\n" +
+	"\bmetadata\x18\x04 \x03(\v2+.lehr.v1.ListSandboxesRequest.MetadataEntryR\bmetadata\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12\x1a\n" +
+	"\btemplate\x18\x06 \x01(\tR\btemplate\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"}\n" +
 	"\x15ListSandboxesResponse\x12.\n" +
 	"\tsandboxes\x18\x01 \x03(\v2\x10.lehr.v1.SandboxR\tsandboxes\x12$\n" +
 	"\vnext_cursor\x18\x02 \x01(\tH\x00R\n" +
@@ -995,12 +1143,14 @@ const file_lehr_v1_sandbox_proto_rawDesc = "" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
 	"\x04user\x18\x03 \x01(\tR\x04user\x12\x12\n" +
 	"\x04data\x18\x04 \x01(\fR\x04data\"\x13\n" +
-	"\x11WriteFileResponse2\xb7\x03\n" +
+	"\x11WriteFileResponse2\xfa\x03\n" +
 	"\x0eSandboxService\x129\n" +
 	"\x06Create\x12\x1d.lehr.v1.CreateSandboxRequest\x1a\x10.lehr.v1.Sandbox\x123\n" +
 	"\x03Get\x12\x1a.lehr.v1.GetSandboxRequest\x1a\x10.lehr.v1.Sandbox\x12E\n" +
 	"\x04List\x12\x1d.lehr.v1.ListSandboxesRequest\x1a\x1e.lehr.v1.ListSandboxesResponse\x125\n" +
-	"\x04Kill\x12\x1b.lehr.v1.KillSandboxRequest\x1a\x10.lehr.v1.Sandbox\x125\n" +
+	"\x04Kill\x12\x1b.lehr.v1.KillSandboxRequest\x1a\x10.lehr.v1.Sandbox\x12A\n" +
+	"\n" +
+	"SetTimeout\x12!.lehr.v1.SetSandboxTimeoutRequest\x1a\x10.lehr.v1.Sandbox\x125\n" +
 	"\x04Exec\x12\x14.lehr.v1.ExecRequest\x1a\x15.lehr.v1.ExecResponse0\x01\x12:\n" +
 	"\bReadFile\x12\x18.lehr.v1.ReadFileRequest\x1a\x12.lehr.v1.FileChunk0\x01\x12D\n" +
 	"\tWriteFile\x12\x19.lehr.v1.WriteFileRequest\x1a\x1a.lehr.v1.WriteFileResponse(\x01B1Z/github.com/lehr-dev/lehr/api/gen/lehr/v1;lehrv1b\x06proto3"
@@ -1017,51 +1167,61 @@ func file_lehr_v1_sandbox_proto_rawDescGZIP() []byte {
 	return file_lehr_v1_sandbox_proto_rawDescData
 }
 
-var file_lehr_v1_sandbox_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_lehr_v1_sandbox_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_lehr_v1_sandbox_proto_goTypes = []any{
-	(*Sandbox)(nil),               // 0: lehr.v1.Sandbox
-	(*CreateSandboxRequest)(nil),  // 1: lehr.v1.CreateSandboxRequest
-	(*GetSandboxRequest)(nil),     // 2: lehr.v1.GetSandboxRequest
-	(*ListSandboxesRequest)(nil),  // 3: lehr.v1.ListSandboxesRequest
-	(*ListSandboxesResponse)(nil), // 4: lehr.v1.ListSandboxesResponse
-	(*KillSandboxRequest)(nil),    // 5: lehr.v1.KillSandboxRequest
-	(*ExecRequest)(nil),           // 6: lehr.v1.ExecRequest
-	(*ExecResponse)(nil),          // 7: lehr.v1.ExecResponse
-	(*ExecExit)(nil),              // 8: lehr.v1.ExecExit
-	(*ReadFileRequest)(nil),       // 9: lehr.v1.ReadFileRequest
-	(*FileChunk)(nil),             // 10: lehr.v1.FileChunk
-	(*WriteFileRequest)(nil),      // 11: lehr.v1.WriteFileRequest
-	(*WriteFileResponse)(nil),     // 12: lehr.v1.WriteFileResponse
-	nil,                           // 13: lehr.v1.CreateSandboxRequest.EnvEntry
-	nil,                           // 14: lehr.v1.ExecRequest.EnvEntry
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*Sandbox)(nil),                  // 0: lehr.v1.Sandbox
+	(*CreateSandboxRequest)(nil),     // 1: lehr.v1.CreateSandboxRequest
+	(*SetSandboxTimeoutRequest)(nil), // 2: lehr.v1.SetSandboxTimeoutRequest
+	(*GetSandboxRequest)(nil),        // 3: lehr.v1.GetSandboxRequest
+	(*ListSandboxesRequest)(nil),     // 4: lehr.v1.ListSandboxesRequest
+	(*ListSandboxesResponse)(nil),    // 5: lehr.v1.ListSandboxesResponse
+	(*KillSandboxRequest)(nil),       // 6: lehr.v1.KillSandboxRequest
+	(*ExecRequest)(nil),              // 7: lehr.v1.ExecRequest
+	(*ExecResponse)(nil),             // 8: lehr.v1.ExecResponse
+	(*ExecExit)(nil),                 // 9: lehr.v1.ExecExit
+	(*ReadFileRequest)(nil),          // 10: lehr.v1.ReadFileRequest
+	(*FileChunk)(nil),                // 11: lehr.v1.FileChunk
+	(*WriteFileRequest)(nil),         // 12: lehr.v1.WriteFileRequest
+	(*WriteFileResponse)(nil),        // 13: lehr.v1.WriteFileResponse
+	nil,                              // 14: lehr.v1.Sandbox.MetadataEntry
+	nil,                              // 15: lehr.v1.CreateSandboxRequest.EnvEntry
+	nil,                              // 16: lehr.v1.CreateSandboxRequest.MetadataEntry
+	nil,                              // 17: lehr.v1.ListSandboxesRequest.MetadataEntry
+	nil,                              // 18: lehr.v1.ExecRequest.EnvEntry
+	(*timestamppb.Timestamp)(nil),    // 19: google.protobuf.Timestamp
 }
 var file_lehr_v1_sandbox_proto_depIdxs = []int32{
-	15, // 0: lehr.v1.Sandbox.created_at:type_name -> google.protobuf.Timestamp
-	15, // 1: lehr.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
-	13, // 2: lehr.v1.CreateSandboxRequest.env:type_name -> lehr.v1.CreateSandboxRequest.EnvEntry
-	0,  // 3: lehr.v1.ListSandboxesResponse.sandboxes:type_name -> lehr.v1.Sandbox
-	14, // 4: lehr.v1.ExecRequest.env:type_name -> lehr.v1.ExecRequest.EnvEntry
-	8,  // 5: lehr.v1.ExecResponse.exit:type_name -> lehr.v1.ExecExit
-	1,  // 6: lehr.v1.SandboxService.Create:input_type -> lehr.v1.CreateSandboxRequest
-	2,  // 7: lehr.v1.SandboxService.Get:input_type -> lehr.v1.GetSandboxRequest
-	3,  // 8: lehr.v1.SandboxService.List:input_type -> lehr.v1.ListSandboxesRequest
-	5,  // 9: lehr.v1.SandboxService.Kill:input_type -> lehr.v1.KillSandboxRequest
-	6,  // 10: lehr.v1.SandboxService.Exec:input_type -> lehr.v1.ExecRequest
-	9,  // 11: lehr.v1.SandboxService.ReadFile:input_type -> lehr.v1.ReadFileRequest
-	11, // 12: lehr.v1.SandboxService.WriteFile:input_type -> lehr.v1.WriteFileRequest
-	0,  // 13: lehr.v1.SandboxService.Create:output_type -> lehr.v1.Sandbox
-	0,  // 14: lehr.v1.SandboxService.Get:output_type -> lehr.v1.Sandbox
-	4,  // 15: lehr.v1.SandboxService.List:output_type -> lehr.v1.ListSandboxesResponse
-	0,  // 16: lehr.v1.SandboxService.Kill:output_type -> lehr.v1.Sandbox
-	7,  // 17: lehr.v1.SandboxService.Exec:output_type -> lehr.v1.ExecResponse
-	10, // 18: lehr.v1.SandboxService.ReadFile:output_type -> lehr.v1.FileChunk
-	12, // 19: lehr.v1.SandboxService.WriteFile:output_type -> lehr.v1.WriteFileResponse
-	13, // [13:20] is the sub-list for method output_type
-	6,  // [6:13] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	19, // 0: lehr.v1.Sandbox.created_at:type_name -> google.protobuf.Timestamp
+	19, // 1: lehr.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
+	14, // 2: lehr.v1.Sandbox.metadata:type_name -> lehr.v1.Sandbox.MetadataEntry
+	19, // 3: lehr.v1.Sandbox.ended_at:type_name -> google.protobuf.Timestamp
+	15, // 4: lehr.v1.CreateSandboxRequest.env:type_name -> lehr.v1.CreateSandboxRequest.EnvEntry
+	16, // 5: lehr.v1.CreateSandboxRequest.metadata:type_name -> lehr.v1.CreateSandboxRequest.MetadataEntry
+	17, // 6: lehr.v1.ListSandboxesRequest.metadata:type_name -> lehr.v1.ListSandboxesRequest.MetadataEntry
+	0,  // 7: lehr.v1.ListSandboxesResponse.sandboxes:type_name -> lehr.v1.Sandbox
+	18, // 8: lehr.v1.ExecRequest.env:type_name -> lehr.v1.ExecRequest.EnvEntry
+	9,  // 9: lehr.v1.ExecResponse.exit:type_name -> lehr.v1.ExecExit
+	1,  // 10: lehr.v1.SandboxService.Create:input_type -> lehr.v1.CreateSandboxRequest
+	3,  // 11: lehr.v1.SandboxService.Get:input_type -> lehr.v1.GetSandboxRequest
+	4,  // 12: lehr.v1.SandboxService.List:input_type -> lehr.v1.ListSandboxesRequest
+	6,  // 13: lehr.v1.SandboxService.Kill:input_type -> lehr.v1.KillSandboxRequest
+	2,  // 14: lehr.v1.SandboxService.SetTimeout:input_type -> lehr.v1.SetSandboxTimeoutRequest
+	7,  // 15: lehr.v1.SandboxService.Exec:input_type -> lehr.v1.ExecRequest
+	10, // 16: lehr.v1.SandboxService.ReadFile:input_type -> lehr.v1.ReadFileRequest
+	12, // 17: lehr.v1.SandboxService.WriteFile:input_type -> lehr.v1.WriteFileRequest
+	0,  // 18: lehr.v1.SandboxService.Create:output_type -> lehr.v1.Sandbox
+	0,  // 19: lehr.v1.SandboxService.Get:output_type -> lehr.v1.Sandbox
+	5,  // 20: lehr.v1.SandboxService.List:output_type -> lehr.v1.ListSandboxesResponse
+	0,  // 21: lehr.v1.SandboxService.Kill:output_type -> lehr.v1.Sandbox
+	0,  // 22: lehr.v1.SandboxService.SetTimeout:output_type -> lehr.v1.Sandbox
+	8,  // 23: lehr.v1.SandboxService.Exec:output_type -> lehr.v1.ExecResponse
+	11, // 24: lehr.v1.SandboxService.ReadFile:output_type -> lehr.v1.FileChunk
+	13, // 25: lehr.v1.SandboxService.WriteFile:output_type -> lehr.v1.WriteFileResponse
+	18, // [18:26] is the sub-list for method output_type
+	10, // [10:18] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_lehr_v1_sandbox_proto_init() }
@@ -1071,9 +1231,9 @@ func file_lehr_v1_sandbox_proto_init() {
 	}
 	file_lehr_v1_sandbox_proto_msgTypes[0].OneofWrappers = []any{}
 	file_lehr_v1_sandbox_proto_msgTypes[1].OneofWrappers = []any{}
-	file_lehr_v1_sandbox_proto_msgTypes[4].OneofWrappers = []any{}
-	file_lehr_v1_sandbox_proto_msgTypes[6].OneofWrappers = []any{}
-	file_lehr_v1_sandbox_proto_msgTypes[7].OneofWrappers = []any{
+	file_lehr_v1_sandbox_proto_msgTypes[5].OneofWrappers = []any{}
+	file_lehr_v1_sandbox_proto_msgTypes[7].OneofWrappers = []any{}
+	file_lehr_v1_sandbox_proto_msgTypes[8].OneofWrappers = []any{
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_Exit)(nil),
@@ -1084,7 +1244,7 @@ func file_lehr_v1_sandbox_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lehr_v1_sandbox_proto_rawDesc), len(file_lehr_v1_sandbox_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

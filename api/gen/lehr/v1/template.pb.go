@@ -24,20 +24,27 @@ const (
 
 // Template is one version of a template with the tags that point to it.
 type Template struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Tags          []string               `protobuf:"bytes,3,rep,name=tags,proto3" json:"tags,omitempty"`
-	Type          string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"` // base, snapshot
-	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
-	BaseTemplate  *string                `protobuf:"bytes,6,opt,name=base_template,json=baseTemplate,proto3,oneof" json:"base_template,omitempty"`
-	Vcpus         int32                  `protobuf:"varint,7,opt,name=vcpus,proto3" json:"vcpus,omitempty"`
-	MemoryMb      int32                  `protobuf:"varint,8,opt,name=memory_mb,json=memoryMb,proto3" json:"memory_mb,omitempty"`
-	SizeBytes     int64                  `protobuf:"varint,9,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	TeamId        string                 `protobuf:"bytes,10,opt,name=team_id,json=teamId,proto3" json:"team_id,omitempty"`
-	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name           string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Tags           []string               `protobuf:"bytes,3,rep,name=tags,proto3" json:"tags,omitempty"`
+	Type           string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"` // base, snapshot
+	Version        string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	BaseTemplate   *string                `protobuf:"bytes,6,opt,name=base_template,json=baseTemplate,proto3,oneof" json:"base_template,omitempty"`
+	Vcpus          int32                  `protobuf:"varint,7,opt,name=vcpus,proto3" json:"vcpus,omitempty"`
+	MemoryMb       int32                  `protobuf:"varint,8,opt,name=memory_mb,json=memoryMb,proto3" json:"memory_mb,omitempty"`
+	SizeBytes      int64                  `protobuf:"varint,9,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	TeamId         string                 `protobuf:"bytes,10,opt,name=team_id,json=teamId,proto3" json:"team_id,omitempty"`
+	CreatedAt      *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	Labels         map[string]string      `protobuf:"bytes,12,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // of the recipe's LABEL instructions
+	Exposed        []string               `protobuf:"bytes,13,rep,name=exposed,proto3" json:"exposed,omitempty"`                                                                         // EXPOSE, as "8080/tcp"
+	BaseDigest     *string                `protobuf:"bytes,14,opt,name=base_digest,json=baseDigest,proto3,oneof" json:"base_digest,omitempty"`
+	ImageDigest    *string                `protobuf:"bytes,15,opt,name=image_digest,json=imageDigest,proto3,oneof" json:"image_digest,omitempty"`
+	SnapshotDigest *string                `protobuf:"bytes,16,opt,name=snapshot_digest,json=snapshotDigest,proto3,oneof" json:"snapshot_digest,omitempty"`
+	BuildId        *string                `protobuf:"bytes,17,opt,name=build_id,json=buildId,proto3,oneof" json:"build_id,omitempty"`
+	DiskMb         int32                  `protobuf:"varint,18,opt,name=disk_mb,json=diskMb,proto3" json:"disk_mb,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Template) Reset() {
@@ -147,12 +154,63 @@ func (x *Template) GetCreatedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Template) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Template) GetExposed() []string {
+	if x != nil {
+		return x.Exposed
+	}
+	return nil
+}
+
+func (x *Template) GetBaseDigest() string {
+	if x != nil && x.BaseDigest != nil {
+		return *x.BaseDigest
+	}
+	return ""
+}
+
+func (x *Template) GetImageDigest() string {
+	if x != nil && x.ImageDigest != nil {
+		return *x.ImageDigest
+	}
+	return ""
+}
+
+func (x *Template) GetSnapshotDigest() string {
+	if x != nil && x.SnapshotDigest != nil {
+		return *x.SnapshotDigest
+	}
+	return ""
+}
+
+func (x *Template) GetBuildId() string {
+	if x != nil && x.BuildId != nil {
+		return *x.BuildId
+	}
+	return ""
+}
+
+func (x *Template) GetDiskMb() int32 {
+	if x != nil {
+		return x.DiskMb
+	}
+	return 0
+}
+
 // ListTemplatesRequest selects a page.
 type ListTemplatesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Limit         int32                  `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"` // 1 to 200, 50 by default
 	Cursor        string                 `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Type          string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`                                                                               // base or snapshot
+	Labels        map[string]string      `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // each must be there with that value
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -206,6 +264,20 @@ func (x *ListTemplatesRequest) GetCursor() string {
 		return x.Cursor
 	}
 	return ""
+}
+
+func (x *ListTemplatesRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *ListTemplatesRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
 }
 
 // ListTemplatesResponse is a page of templates.
@@ -306,6 +378,59 @@ func (x *GetTemplateRequest) GetName() string {
 	return ""
 }
 
+// TagTemplateRequest names a version and the tag it gets.
+type TagTemplateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // NAME, NAME:TAG or a template's id
+	Tag           string                 `protobuf:"bytes,2,opt,name=tag,proto3" json:"tag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TagTemplateRequest) Reset() {
+	*x = TagTemplateRequest{}
+	mi := &file_lehr_v1_template_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TagTemplateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TagTemplateRequest) ProtoMessage() {}
+
+func (x *TagTemplateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lehr_v1_template_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TagTemplateRequest.ProtoReflect.Descriptor instead.
+func (*TagTemplateRequest) Descriptor() ([]byte, []int) {
+	return file_lehr_v1_template_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *TagTemplateRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TagTemplateRequest) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
 // RemoveTemplateRequest names a template or one tag of it.
 type RemoveTemplateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -316,7 +441,7 @@ type RemoveTemplateRequest struct {
 
 func (x *RemoveTemplateRequest) Reset() {
 	*x = RemoveTemplateRequest{}
-	mi := &file_lehr_v1_template_proto_msgTypes[4]
+	mi := &file_lehr_v1_template_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -328,7 +453,7 @@ func (x *RemoveTemplateRequest) String() string {
 func (*RemoveTemplateRequest) ProtoMessage() {}
 
 func (x *RemoveTemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_template_proto_msgTypes[4]
+	mi := &file_lehr_v1_template_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -341,7 +466,7 @@ func (x *RemoveTemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTemplateRequest.ProtoReflect.Descriptor instead.
 func (*RemoveTemplateRequest) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_template_proto_rawDescGZIP(), []int{4}
+	return file_lehr_v1_template_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RemoveTemplateRequest) GetName() string {
@@ -360,7 +485,7 @@ type RemoveTemplateResponse struct {
 
 func (x *RemoveTemplateResponse) Reset() {
 	*x = RemoveTemplateResponse{}
-	mi := &file_lehr_v1_template_proto_msgTypes[5]
+	mi := &file_lehr_v1_template_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +497,7 @@ func (x *RemoveTemplateResponse) String() string {
 func (*RemoveTemplateResponse) ProtoMessage() {}
 
 func (x *RemoveTemplateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_template_proto_msgTypes[5]
+	mi := &file_lehr_v1_template_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +510,7 @@ func (x *RemoveTemplateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTemplateResponse.ProtoReflect.Descriptor instead.
 func (*RemoveTemplateResponse) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_template_proto_rawDescGZIP(), []int{5}
+	return file_lehr_v1_template_proto_rawDescGZIP(), []int{6}
 }
 
 // ImportTemplateRequest is one message of the import stream.
@@ -399,7 +524,7 @@ type ImportTemplateRequest struct {
 
 func (x *ImportTemplateRequest) Reset() {
 	*x = ImportTemplateRequest{}
-	mi := &file_lehr_v1_template_proto_msgTypes[6]
+	mi := &file_lehr_v1_template_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +536,7 @@ func (x *ImportTemplateRequest) String() string {
 func (*ImportTemplateRequest) ProtoMessage() {}
 
 func (x *ImportTemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lehr_v1_template_proto_msgTypes[6]
+	mi := &file_lehr_v1_template_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +549,7 @@ func (x *ImportTemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportTemplateRequest.ProtoReflect.Descriptor instead.
 func (*ImportTemplateRequest) Descriptor() ([]byte, []int) {
-	return file_lehr_v1_template_proto_rawDescGZIP(), []int{6}
+	return file_lehr_v1_template_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ImportTemplateRequest) GetKind() string {
@@ -445,7 +570,7 @@ var File_lehr_v1_template_proto protoreflect.FileDescriptor
 
 const file_lehr_v1_template_proto_rawDesc = "" +
 	"\n" +
-	"\x16lehr/v1/template.proto\x12\alehr.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd2\x02\n" +
+	"\x16lehr/v1/template.proto\x12\alehr.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x05\n" +
 	"\bTemplate\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -460,29 +585,53 @@ const file_lehr_v1_template_proto_rawDesc = "" +
 	"\ateam_id\x18\n" +
 	" \x01(\tR\x06teamId\x129\n" +
 	"\n" +
-	"created_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAtB\x10\n" +
-	"\x0e_base_template\"X\n" +
+	"created_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x125\n" +
+	"\x06labels\x18\f \x03(\v2\x1d.lehr.v1.Template.LabelsEntryR\x06labels\x12\x18\n" +
+	"\aexposed\x18\r \x03(\tR\aexposed\x12$\n" +
+	"\vbase_digest\x18\x0e \x01(\tH\x01R\n" +
+	"baseDigest\x88\x01\x01\x12&\n" +
+	"\fimage_digest\x18\x0f \x01(\tH\x02R\vimageDigest\x88\x01\x01\x12,\n" +
+	"\x0fsnapshot_digest\x18\x10 \x01(\tH\x03R\x0esnapshotDigest\x88\x01\x01\x12\x1e\n" +
+	"\bbuild_id\x18\x11 \x01(\tH\x04R\abuildId\x88\x01\x01\x12\x17\n" +
+	"\adisk_mb\x18\x12 \x01(\x05R\x06diskMb\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x10\n" +
+	"\x0e_base_templateB\x0e\n" +
+	"\f_base_digestB\x0f\n" +
+	"\r_image_digestB\x12\n" +
+	"\x10_snapshot_digestB\v\n" +
+	"\t_build_id\"\xea\x01\n" +
 	"\x14ListTemplatesRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x05R\x05limit\x12\x16\n" +
-	"\x06cursor\x18\x03 \x01(\tR\x06cursor\"~\n" +
+	"\x06cursor\x18\x03 \x01(\tR\x06cursor\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\x12A\n" +
+	"\x06labels\x18\x05 \x03(\v2).lehr.v1.ListTemplatesRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"~\n" +
 	"\x15ListTemplatesResponse\x12/\n" +
 	"\ttemplates\x18\x01 \x03(\v2\x11.lehr.v1.TemplateR\ttemplates\x12$\n" +
 	"\vnext_cursor\x18\x02 \x01(\tH\x00R\n" +
 	"nextCursor\x88\x01\x01B\x0e\n" +
 	"\f_next_cursor\"(\n" +
 	"\x12GetTemplateRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"+\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\":\n" +
+	"\x12TagTemplateRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03tag\x18\x02 \x01(\tR\x03tag\"+\n" +
 	"\x15RemoveTemplateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x18\n" +
 	"\x16RemoveTemplateResponse\"?\n" +
 	"\x15ImportTemplateRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data2\x99\x02\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data2\xd0\x02\n" +
 	"\x0fTemplateService\x12E\n" +
 	"\x04List\x12\x1d.lehr.v1.ListTemplatesRequest\x1a\x1e.lehr.v1.ListTemplatesResponse\x125\n" +
 	"\x03Get\x12\x1b.lehr.v1.GetTemplateRequest\x1a\x11.lehr.v1.Template\x12I\n" +
-	"\x06Remove\x12\x1e.lehr.v1.RemoveTemplateRequest\x1a\x1f.lehr.v1.RemoveTemplateResponse\x12=\n" +
+	"\x06Remove\x12\x1e.lehr.v1.RemoveTemplateRequest\x1a\x1f.lehr.v1.RemoveTemplateResponse\x125\n" +
+	"\x03Tag\x12\x1b.lehr.v1.TagTemplateRequest\x1a\x11.lehr.v1.Template\x12=\n" +
 	"\x06Import\x12\x1e.lehr.v1.ImportTemplateRequest\x1a\x11.lehr.v1.Template(\x01B1Z/github.com/lehr-dev/lehr/api/gen/lehr/v1;lehrv1b\x06proto3"
 
 var (
@@ -497,33 +646,40 @@ func file_lehr_v1_template_proto_rawDescGZIP() []byte {
 	return file_lehr_v1_template_proto_rawDescData
 }
 
-var file_lehr_v1_template_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_lehr_v1_template_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_lehr_v1_template_proto_goTypes = []any{
 	(*Template)(nil),               // 0: lehr.v1.Template
 	(*ListTemplatesRequest)(nil),   // 1: lehr.v1.ListTemplatesRequest
 	(*ListTemplatesResponse)(nil),  // 2: lehr.v1.ListTemplatesResponse
 	(*GetTemplateRequest)(nil),     // 3: lehr.v1.GetTemplateRequest
-	(*RemoveTemplateRequest)(nil),  // 4: lehr.v1.RemoveTemplateRequest
-	(*RemoveTemplateResponse)(nil), // 5: lehr.v1.RemoveTemplateResponse
-	(*ImportTemplateRequest)(nil),  // 6: lehr.v1.ImportTemplateRequest
-	(*timestamppb.Timestamp)(nil),  // 7: google.protobuf.Timestamp
+	(*TagTemplateRequest)(nil),     // 4: lehr.v1.TagTemplateRequest
+	(*RemoveTemplateRequest)(nil),  // 5: lehr.v1.RemoveTemplateRequest
+	(*RemoveTemplateResponse)(nil), // 6: lehr.v1.RemoveTemplateResponse
+	(*ImportTemplateRequest)(nil),  // 7: lehr.v1.ImportTemplateRequest
+	nil,                            // 8: lehr.v1.Template.LabelsEntry
+	nil,                            // 9: lehr.v1.ListTemplatesRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),  // 10: google.protobuf.Timestamp
 }
 var file_lehr_v1_template_proto_depIdxs = []int32{
-	7, // 0: lehr.v1.Template.created_at:type_name -> google.protobuf.Timestamp
-	0, // 1: lehr.v1.ListTemplatesResponse.templates:type_name -> lehr.v1.Template
-	1, // 2: lehr.v1.TemplateService.List:input_type -> lehr.v1.ListTemplatesRequest
-	3, // 3: lehr.v1.TemplateService.Get:input_type -> lehr.v1.GetTemplateRequest
-	4, // 4: lehr.v1.TemplateService.Remove:input_type -> lehr.v1.RemoveTemplateRequest
-	6, // 5: lehr.v1.TemplateService.Import:input_type -> lehr.v1.ImportTemplateRequest
-	2, // 6: lehr.v1.TemplateService.List:output_type -> lehr.v1.ListTemplatesResponse
-	0, // 7: lehr.v1.TemplateService.Get:output_type -> lehr.v1.Template
-	5, // 8: lehr.v1.TemplateService.Remove:output_type -> lehr.v1.RemoveTemplateResponse
-	0, // 9: lehr.v1.TemplateService.Import:output_type -> lehr.v1.Template
-	6, // [6:10] is the sub-list for method output_type
-	2, // [2:6] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	10, // 0: lehr.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	8,  // 1: lehr.v1.Template.labels:type_name -> lehr.v1.Template.LabelsEntry
+	9,  // 2: lehr.v1.ListTemplatesRequest.labels:type_name -> lehr.v1.ListTemplatesRequest.LabelsEntry
+	0,  // 3: lehr.v1.ListTemplatesResponse.templates:type_name -> lehr.v1.Template
+	1,  // 4: lehr.v1.TemplateService.List:input_type -> lehr.v1.ListTemplatesRequest
+	3,  // 5: lehr.v1.TemplateService.Get:input_type -> lehr.v1.GetTemplateRequest
+	5,  // 6: lehr.v1.TemplateService.Remove:input_type -> lehr.v1.RemoveTemplateRequest
+	4,  // 7: lehr.v1.TemplateService.Tag:input_type -> lehr.v1.TagTemplateRequest
+	7,  // 8: lehr.v1.TemplateService.Import:input_type -> lehr.v1.ImportTemplateRequest
+	2,  // 9: lehr.v1.TemplateService.List:output_type -> lehr.v1.ListTemplatesResponse
+	0,  // 10: lehr.v1.TemplateService.Get:output_type -> lehr.v1.Template
+	6,  // 11: lehr.v1.TemplateService.Remove:output_type -> lehr.v1.RemoveTemplateResponse
+	0,  // 12: lehr.v1.TemplateService.Tag:output_type -> lehr.v1.Template
+	0,  // 13: lehr.v1.TemplateService.Import:output_type -> lehr.v1.Template
+	9,  // [9:14] is the sub-list for method output_type
+	4,  // [4:9] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_lehr_v1_template_proto_init() }
@@ -539,7 +695,7 @@ func file_lehr_v1_template_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lehr_v1_template_proto_rawDesc), len(file_lehr_v1_template_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -81,6 +81,12 @@ const (
 	// HostAgentServiceMakeMinimalProcedure is the fully-qualified name of the HostAgentService's
 	// MakeMinimal RPC.
 	HostAgentServiceMakeMinimalProcedure = "/host.v1.HostAgentService/MakeMinimal"
+	// HostAgentServiceResolveImageProcedure is the fully-qualified name of the HostAgentService's
+	// ResolveImage RPC.
+	HostAgentServiceResolveImageProcedure = "/host.v1.HostAgentService/ResolveImage"
+	// HostAgentServicePullImageProcedure is the fully-qualified name of the HostAgentService's
+	// PullImage RPC.
+	HostAgentServicePullImageProcedure = "/host.v1.HostAgentService/PullImage"
 	// HostAgentServiceImportImageProcedure is the fully-qualified name of the HostAgentService's
 	// ImportImage RPC.
 	HostAgentServiceImportImageProcedure = "/host.v1.HostAgentService/ImportImage"
@@ -122,6 +128,8 @@ type HostAgentServiceClient interface {
 	WriteFile(context.Context) *connect.ClientStreamForClient[v1.WriteFileRequest, v1.WriteFileResponse]
 	MakeDir(context.Context, *connect.Request[v1.File]) (*connect.Response[v1.MakeDirResponse], error)
 	MakeMinimal(context.Context, *connect.Request[v1.MakeMinimalRequest]) (*connect.Response[v1.Image], error)
+	ResolveImage(context.Context, *connect.Request[v1.RegistryImage]) (*connect.Response[v1.ResolvedImage], error)
+	PullImage(context.Context, *connect.Request[v1.RegistryImage]) (*connect.Response[v1.Image], error)
 	ImportImage(context.Context) *connect.ClientStreamForClient[v1.ImportImageRequest, v1.Image]
 	HasArtifact(context.Context, *connect.Request[v1.HasArtifactRequest]) (*connect.Response[v1.HasArtifactResponse], error)
 	ListArtifacts(context.Context, *connect.Request[v1.ListArtifactsRequest]) (*connect.Response[v1.ListArtifactsResponse], error)
@@ -237,6 +245,18 @@ func NewHostAgentServiceClient(httpClient connect.HTTPClient, baseURL string, op
 			connect.WithSchema(hostAgentServiceMethods.ByName("MakeMinimal")),
 			connect.WithClientOptions(opts...),
 		),
+		resolveImage: connect.NewClient[v1.RegistryImage, v1.ResolvedImage](
+			httpClient,
+			baseURL+HostAgentServiceResolveImageProcedure,
+			connect.WithSchema(hostAgentServiceMethods.ByName("ResolveImage")),
+			connect.WithClientOptions(opts...),
+		),
+		pullImage: connect.NewClient[v1.RegistryImage, v1.Image](
+			httpClient,
+			baseURL+HostAgentServicePullImageProcedure,
+			connect.WithSchema(hostAgentServiceMethods.ByName("PullImage")),
+			connect.WithClientOptions(opts...),
+		),
 		importImage: connect.NewClient[v1.ImportImageRequest, v1.Image](
 			httpClient,
 			baseURL+HostAgentServiceImportImageProcedure,
@@ -294,6 +314,8 @@ type hostAgentServiceClient struct {
 	writeFile      *connect.Client[v1.WriteFileRequest, v1.WriteFileResponse]
 	makeDir        *connect.Client[v1.File, v1.MakeDirResponse]
 	makeMinimal    *connect.Client[v1.MakeMinimalRequest, v1.Image]
+	resolveImage   *connect.Client[v1.RegistryImage, v1.ResolvedImage]
+	pullImage      *connect.Client[v1.RegistryImage, v1.Image]
 	importImage    *connect.Client[v1.ImportImageRequest, v1.Image]
 	hasArtifact    *connect.Client[v1.HasArtifactRequest, v1.HasArtifactResponse]
 	listArtifacts  *connect.Client[v1.ListArtifactsRequest, v1.ListArtifactsResponse]
@@ -382,6 +404,16 @@ func (c *hostAgentServiceClient) MakeMinimal(ctx context.Context, req *connect.R
 	return c.makeMinimal.CallUnary(ctx, req)
 }
 
+// ResolveImage calls host.v1.HostAgentService.ResolveImage.
+func (c *hostAgentServiceClient) ResolveImage(ctx context.Context, req *connect.Request[v1.RegistryImage]) (*connect.Response[v1.ResolvedImage], error) {
+	return c.resolveImage.CallUnary(ctx, req)
+}
+
+// PullImage calls host.v1.HostAgentService.PullImage.
+func (c *hostAgentServiceClient) PullImage(ctx context.Context, req *connect.Request[v1.RegistryImage]) (*connect.Response[v1.Image], error) {
+	return c.pullImage.CallUnary(ctx, req)
+}
+
 // ImportImage calls host.v1.HostAgentService.ImportImage.
 func (c *hostAgentServiceClient) ImportImage(ctx context.Context) *connect.ClientStreamForClient[v1.ImportImageRequest, v1.Image] {
 	return c.importImage.CallClientStream(ctx)
@@ -433,6 +465,8 @@ type HostAgentServiceHandler interface {
 	WriteFile(context.Context, *connect.ClientStream[v1.WriteFileRequest]) (*connect.Response[v1.WriteFileResponse], error)
 	MakeDir(context.Context, *connect.Request[v1.File]) (*connect.Response[v1.MakeDirResponse], error)
 	MakeMinimal(context.Context, *connect.Request[v1.MakeMinimalRequest]) (*connect.Response[v1.Image], error)
+	ResolveImage(context.Context, *connect.Request[v1.RegistryImage]) (*connect.Response[v1.ResolvedImage], error)
+	PullImage(context.Context, *connect.Request[v1.RegistryImage]) (*connect.Response[v1.Image], error)
 	ImportImage(context.Context, *connect.ClientStream[v1.ImportImageRequest]) (*connect.Response[v1.Image], error)
 	HasArtifact(context.Context, *connect.Request[v1.HasArtifactRequest]) (*connect.Response[v1.HasArtifactResponse], error)
 	ListArtifacts(context.Context, *connect.Request[v1.ListArtifactsRequest]) (*connect.Response[v1.ListArtifactsResponse], error)
@@ -544,6 +578,18 @@ func NewHostAgentServiceHandler(svc HostAgentServiceHandler, opts ...connect.Han
 		connect.WithSchema(hostAgentServiceMethods.ByName("MakeMinimal")),
 		connect.WithHandlerOptions(opts...),
 	)
+	hostAgentServiceResolveImageHandler := connect.NewUnaryHandler(
+		HostAgentServiceResolveImageProcedure,
+		svc.ResolveImage,
+		connect.WithSchema(hostAgentServiceMethods.ByName("ResolveImage")),
+		connect.WithHandlerOptions(opts...),
+	)
+	hostAgentServicePullImageHandler := connect.NewUnaryHandler(
+		HostAgentServicePullImageProcedure,
+		svc.PullImage,
+		connect.WithSchema(hostAgentServiceMethods.ByName("PullImage")),
+		connect.WithHandlerOptions(opts...),
+	)
 	hostAgentServiceImportImageHandler := connect.NewClientStreamHandler(
 		HostAgentServiceImportImageProcedure,
 		svc.ImportImage,
@@ -614,6 +660,10 @@ func NewHostAgentServiceHandler(svc HostAgentServiceHandler, opts ...connect.Han
 			hostAgentServiceMakeDirHandler.ServeHTTP(w, r)
 		case HostAgentServiceMakeMinimalProcedure:
 			hostAgentServiceMakeMinimalHandler.ServeHTTP(w, r)
+		case HostAgentServiceResolveImageProcedure:
+			hostAgentServiceResolveImageHandler.ServeHTTP(w, r)
+		case HostAgentServicePullImageProcedure:
+			hostAgentServicePullImageHandler.ServeHTTP(w, r)
 		case HostAgentServiceImportImageProcedure:
 			hostAgentServiceImportImageHandler.ServeHTTP(w, r)
 		case HostAgentServiceHasArtifactProcedure:
@@ -697,6 +747,14 @@ func (UnimplementedHostAgentServiceHandler) MakeDir(context.Context, *connect.Re
 
 func (UnimplementedHostAgentServiceHandler) MakeMinimal(context.Context, *connect.Request[v1.MakeMinimalRequest]) (*connect.Response[v1.Image], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("host.v1.HostAgentService.MakeMinimal is not implemented"))
+}
+
+func (UnimplementedHostAgentServiceHandler) ResolveImage(context.Context, *connect.Request[v1.RegistryImage]) (*connect.Response[v1.ResolvedImage], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("host.v1.HostAgentService.ResolveImage is not implemented"))
+}
+
+func (UnimplementedHostAgentServiceHandler) PullImage(context.Context, *connect.Request[v1.RegistryImage]) (*connect.Response[v1.Image], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("host.v1.HostAgentService.PullImage is not implemented"))
 }
 
 func (UnimplementedHostAgentServiceHandler) ImportImage(context.Context, *connect.ClientStream[v1.ImportImageRequest]) (*connect.Response[v1.Image], error) {

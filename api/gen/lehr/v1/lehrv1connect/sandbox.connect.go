@@ -41,6 +41,9 @@ const (
 	SandboxServiceListProcedure = "/lehr.v1.SandboxService/List"
 	// SandboxServiceKillProcedure is the fully-qualified name of the SandboxService's Kill RPC.
 	SandboxServiceKillProcedure = "/lehr.v1.SandboxService/Kill"
+	// SandboxServiceSetTimeoutProcedure is the fully-qualified name of the SandboxService's SetTimeout
+	// RPC.
+	SandboxServiceSetTimeoutProcedure = "/lehr.v1.SandboxService/SetTimeout"
 	// SandboxServiceExecProcedure is the fully-qualified name of the SandboxService's Exec RPC.
 	SandboxServiceExecProcedure = "/lehr.v1.SandboxService/Exec"
 	// SandboxServiceReadFileProcedure is the fully-qualified name of the SandboxService's ReadFile RPC.
@@ -55,10 +58,13 @@ type SandboxServiceClient interface {
 	// Create answers when a command can run in the sandbox.
 	Create(context.Context, *connect.Request[v1.CreateSandboxRequest]) (*connect.Response[v1.Sandbox], error)
 	Get(context.Context, *connect.Request[v1.GetSandboxRequest]) (*connect.Response[v1.Sandbox], error)
-	// List returns live sandboxes newest first, with all also ended ones.
+	// List returns live sandboxes newest first, with all also ended ones; every
+	// filter that is given must fit.
 	List(context.Context, *connect.Request[v1.ListSandboxesRequest]) (*connect.Response[v1.ListSandboxesResponse], error)
 	// Kill ends a sandbox and everything of it. Killing an ended one is no error.
 	Kill(context.Context, *connect.Request[v1.KillSandboxRequest]) (*connect.Response[v1.Sandbox], error)
+	// SetTimeout sets the time-to-live of a live sandbox, counted from now.
+	SetTimeout(context.Context, *connect.Request[v1.SetSandboxTimeoutRequest]) (*connect.Response[v1.Sandbox], error)
 	// Exec runs a command and streams its output; the last message is the exit.
 	Exec(context.Context, *connect.Request[v1.ExecRequest]) (*connect.ServerStreamForClient[v1.ExecResponse], error)
 	// ReadFile streams a file out of a sandbox.
@@ -102,6 +108,12 @@ func NewSandboxServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(sandboxServiceMethods.ByName("Kill")),
 			connect.WithClientOptions(opts...),
 		),
+		setTimeout: connect.NewClient[v1.SetSandboxTimeoutRequest, v1.Sandbox](
+			httpClient,
+			baseURL+SandboxServiceSetTimeoutProcedure,
+			connect.WithSchema(sandboxServiceMethods.ByName("SetTimeout")),
+			connect.WithClientOptions(opts...),
+		),
 		exec: connect.NewClient[v1.ExecRequest, v1.ExecResponse](
 			httpClient,
 			baseURL+SandboxServiceExecProcedure,
@@ -125,13 +137,14 @@ func NewSandboxServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 
 // sandboxServiceClient implements SandboxServiceClient.
 type sandboxServiceClient struct {
-	create    *connect.Client[v1.CreateSandboxRequest, v1.Sandbox]
-	get       *connect.Client[v1.GetSandboxRequest, v1.Sandbox]
-	list      *connect.Client[v1.ListSandboxesRequest, v1.ListSandboxesResponse]
-	kill      *connect.Client[v1.KillSandboxRequest, v1.Sandbox]
-	exec      *connect.Client[v1.ExecRequest, v1.ExecResponse]
-	readFile  *connect.Client[v1.ReadFileRequest, v1.FileChunk]
-	writeFile *connect.Client[v1.WriteFileRequest, v1.WriteFileResponse]
+	create     *connect.Client[v1.CreateSandboxRequest, v1.Sandbox]
+	get        *connect.Client[v1.GetSandboxRequest, v1.Sandbox]
+	list       *connect.Client[v1.ListSandboxesRequest, v1.ListSandboxesResponse]
+	kill       *connect.Client[v1.KillSandboxRequest, v1.Sandbox]
+	setTimeout *connect.Client[v1.SetSandboxTimeoutRequest, v1.Sandbox]
+	exec       *connect.Client[v1.ExecRequest, v1.ExecResponse]
+	readFile   *connect.Client[v1.ReadFileRequest, v1.FileChunk]
+	writeFile  *connect.Client[v1.WriteFileRequest, v1.WriteFileResponse]
 }
 
 // Create calls lehr.v1.SandboxService.Create.
@@ -154,6 +167,11 @@ func (c *sandboxServiceClient) Kill(ctx context.Context, req *connect.Request[v1
 	return c.kill.CallUnary(ctx, req)
 }
 
+// SetTimeout calls lehr.v1.SandboxService.SetTimeout.
+func (c *sandboxServiceClient) SetTimeout(ctx context.Context, req *connect.Request[v1.SetSandboxTimeoutRequest]) (*connect.Response[v1.Sandbox], error) {
+	return c.setTimeout.CallUnary(ctx, req)
+}
+
 // Exec calls lehr.v1.SandboxService.Exec.
 func (c *sandboxServiceClient) Exec(ctx context.Context, req *connect.Request[v1.ExecRequest]) (*connect.ServerStreamForClient[v1.ExecResponse], error) {
 	return c.exec.CallServerStream(ctx, req)
@@ -174,10 +192,13 @@ type SandboxServiceHandler interface {
 	// Create answers when a command can run in the sandbox.
 	Create(context.Context, *connect.Request[v1.CreateSandboxRequest]) (*connect.Response[v1.Sandbox], error)
 	Get(context.Context, *connect.Request[v1.GetSandboxRequest]) (*connect.Response[v1.Sandbox], error)
-	// List returns live sandboxes newest first, with all also ended ones.
+	// List returns live sandboxes newest first, with all also ended ones; every
+	// filter that is given must fit.
 	List(context.Context, *connect.Request[v1.ListSandboxesRequest]) (*connect.Response[v1.ListSandboxesResponse], error)
 	// Kill ends a sandbox and everything of it. Killing an ended one is no error.
 	Kill(context.Context, *connect.Request[v1.KillSandboxRequest]) (*connect.Response[v1.Sandbox], error)
+	// SetTimeout sets the time-to-live of a live sandbox, counted from now.
+	SetTimeout(context.Context, *connect.Request[v1.SetSandboxTimeoutRequest]) (*connect.Response[v1.Sandbox], error)
 	// Exec runs a command and streams its output; the last message is the exit.
 	Exec(context.Context, *connect.Request[v1.ExecRequest], *connect.ServerStream[v1.ExecResponse]) error
 	// ReadFile streams a file out of a sandbox.
@@ -217,6 +238,12 @@ func NewSandboxServiceHandler(svc SandboxServiceHandler, opts ...connect.Handler
 		connect.WithSchema(sandboxServiceMethods.ByName("Kill")),
 		connect.WithHandlerOptions(opts...),
 	)
+	sandboxServiceSetTimeoutHandler := connect.NewUnaryHandler(
+		SandboxServiceSetTimeoutProcedure,
+		svc.SetTimeout,
+		connect.WithSchema(sandboxServiceMethods.ByName("SetTimeout")),
+		connect.WithHandlerOptions(opts...),
+	)
 	sandboxServiceExecHandler := connect.NewServerStreamHandler(
 		SandboxServiceExecProcedure,
 		svc.Exec,
@@ -245,6 +272,8 @@ func NewSandboxServiceHandler(svc SandboxServiceHandler, opts ...connect.Handler
 			sandboxServiceListHandler.ServeHTTP(w, r)
 		case SandboxServiceKillProcedure:
 			sandboxServiceKillHandler.ServeHTTP(w, r)
+		case SandboxServiceSetTimeoutProcedure:
+			sandboxServiceSetTimeoutHandler.ServeHTTP(w, r)
 		case SandboxServiceExecProcedure:
 			sandboxServiceExecHandler.ServeHTTP(w, r)
 		case SandboxServiceReadFileProcedure:
@@ -274,6 +303,10 @@ func (UnimplementedSandboxServiceHandler) List(context.Context, *connect.Request
 
 func (UnimplementedSandboxServiceHandler) Kill(context.Context, *connect.Request[v1.KillSandboxRequest]) (*connect.Response[v1.Sandbox], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lehr.v1.SandboxService.Kill is not implemented"))
+}
+
+func (UnimplementedSandboxServiceHandler) SetTimeout(context.Context, *connect.Request[v1.SetSandboxTimeoutRequest]) (*connect.Response[v1.Sandbox], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lehr.v1.SandboxService.SetTimeout is not implemented"))
 }
 
 func (UnimplementedSandboxServiceHandler) Exec(context.Context, *connect.Request[v1.ExecRequest], *connect.ServerStream[v1.ExecResponse]) error {

@@ -39,6 +39,8 @@ const (
 	TemplateServiceGetProcedure = "/lehr.v1.TemplateService/Get"
 	// TemplateServiceRemoveProcedure is the fully-qualified name of the TemplateService's Remove RPC.
 	TemplateServiceRemoveProcedure = "/lehr.v1.TemplateService/Remove"
+	// TemplateServiceTagProcedure is the fully-qualified name of the TemplateService's Tag RPC.
+	TemplateServiceTagProcedure = "/lehr.v1.TemplateService/Tag"
 	// TemplateServiceImportProcedure is the fully-qualified name of the TemplateService's Import RPC.
 	TemplateServiceImportProcedure = "/lehr.v1.TemplateService/Import"
 )
@@ -51,8 +53,11 @@ type TemplateServiceClient interface {
 	Get(context.Context, *connect.Request[v1.GetTemplateRequest]) (*connect.Response[v1.Template], error)
 	// Remove deletes a tag (NAME:TAG) or a whole template (NAME or id).
 	Remove(context.Context, *connect.Request[v1.RemoveTemplateRequest]) (*connect.Response[v1.RemoveTemplateResponse], error)
+	// Tag makes a tag point to the version that NAME, NAME:TAG or an id names. A
+	// tag that exists moves.
+	Tag(context.Context, *connect.Request[v1.TagTemplateRequest]) (*connect.Response[v1.Template], error)
 	// Import makes a base template from a stream: a tar of a root filesystem, or a
-	// tar of an OCI image layout.
+	// tar of an OCI image layout or of a docker archive. Each may be compressed.
 	Import(context.Context) *connect.ClientStreamForClient[v1.ImportTemplateRequest, v1.Template]
 }
 
@@ -85,6 +90,12 @@ func NewTemplateServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(templateServiceMethods.ByName("Remove")),
 			connect.WithClientOptions(opts...),
 		),
+		tag: connect.NewClient[v1.TagTemplateRequest, v1.Template](
+			httpClient,
+			baseURL+TemplateServiceTagProcedure,
+			connect.WithSchema(templateServiceMethods.ByName("Tag")),
+			connect.WithClientOptions(opts...),
+		),
 		_import: connect.NewClient[v1.ImportTemplateRequest, v1.Template](
 			httpClient,
 			baseURL+TemplateServiceImportProcedure,
@@ -99,6 +110,7 @@ type templateServiceClient struct {
 	list    *connect.Client[v1.ListTemplatesRequest, v1.ListTemplatesResponse]
 	get     *connect.Client[v1.GetTemplateRequest, v1.Template]
 	remove  *connect.Client[v1.RemoveTemplateRequest, v1.RemoveTemplateResponse]
+	tag     *connect.Client[v1.TagTemplateRequest, v1.Template]
 	_import *connect.Client[v1.ImportTemplateRequest, v1.Template]
 }
 
@@ -117,6 +129,11 @@ func (c *templateServiceClient) Remove(ctx context.Context, req *connect.Request
 	return c.remove.CallUnary(ctx, req)
 }
 
+// Tag calls lehr.v1.TemplateService.Tag.
+func (c *templateServiceClient) Tag(ctx context.Context, req *connect.Request[v1.TagTemplateRequest]) (*connect.Response[v1.Template], error) {
+	return c.tag.CallUnary(ctx, req)
+}
+
 // Import calls lehr.v1.TemplateService.Import.
 func (c *templateServiceClient) Import(ctx context.Context) *connect.ClientStreamForClient[v1.ImportTemplateRequest, v1.Template] {
 	return c._import.CallClientStream(ctx)
@@ -130,8 +147,11 @@ type TemplateServiceHandler interface {
 	Get(context.Context, *connect.Request[v1.GetTemplateRequest]) (*connect.Response[v1.Template], error)
 	// Remove deletes a tag (NAME:TAG) or a whole template (NAME or id).
 	Remove(context.Context, *connect.Request[v1.RemoveTemplateRequest]) (*connect.Response[v1.RemoveTemplateResponse], error)
+	// Tag makes a tag point to the version that NAME, NAME:TAG or an id names. A
+	// tag that exists moves.
+	Tag(context.Context, *connect.Request[v1.TagTemplateRequest]) (*connect.Response[v1.Template], error)
 	// Import makes a base template from a stream: a tar of a root filesystem, or a
-	// tar of an OCI image layout.
+	// tar of an OCI image layout or of a docker archive. Each may be compressed.
 	Import(context.Context, *connect.ClientStream[v1.ImportTemplateRequest]) (*connect.Response[v1.Template], error)
 }
 
@@ -160,6 +180,12 @@ func NewTemplateServiceHandler(svc TemplateServiceHandler, opts ...connect.Handl
 		connect.WithSchema(templateServiceMethods.ByName("Remove")),
 		connect.WithHandlerOptions(opts...),
 	)
+	templateServiceTagHandler := connect.NewUnaryHandler(
+		TemplateServiceTagProcedure,
+		svc.Tag,
+		connect.WithSchema(templateServiceMethods.ByName("Tag")),
+		connect.WithHandlerOptions(opts...),
+	)
 	templateServiceImportHandler := connect.NewClientStreamHandler(
 		TemplateServiceImportProcedure,
 		svc.Import,
@@ -174,6 +200,8 @@ func NewTemplateServiceHandler(svc TemplateServiceHandler, opts ...connect.Handl
 			templateServiceGetHandler.ServeHTTP(w, r)
 		case TemplateServiceRemoveProcedure:
 			templateServiceRemoveHandler.ServeHTTP(w, r)
+		case TemplateServiceTagProcedure:
+			templateServiceTagHandler.ServeHTTP(w, r)
 		case TemplateServiceImportProcedure:
 			templateServiceImportHandler.ServeHTTP(w, r)
 		default:
@@ -195,6 +223,10 @@ func (UnimplementedTemplateServiceHandler) Get(context.Context, *connect.Request
 
 func (UnimplementedTemplateServiceHandler) Remove(context.Context, *connect.Request[v1.RemoveTemplateRequest]) (*connect.Response[v1.RemoveTemplateResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lehr.v1.TemplateService.Remove is not implemented"))
+}
+
+func (UnimplementedTemplateServiceHandler) Tag(context.Context, *connect.Request[v1.TagTemplateRequest]) (*connect.Response[v1.Template], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lehr.v1.TemplateService.Tag is not implemented"))
 }
 
 func (UnimplementedTemplateServiceHandler) Import(context.Context, *connect.ClientStream[v1.ImportTemplateRequest]) (*connect.Response[v1.Template], error) {
