@@ -117,8 +117,8 @@ func TestKeys(t *testing.T) {
 	as(w.admin, "POST", "/v1/keys", `{"name":"x","team":"Not A Team"}`).fails(400, "invalid")
 	as(w.admin, "POST", "/v1/keys", `{"name":"x","team":"a:b"}`).fails(400, "invalid")
 	as(w.admin, "DELETE", "/v1/keys/nonsense", "").fails(400, "id_invalid")
-	as(w.admin, "DELETE", "/v1/keys/"+unknownKey, "").fails(404, "not_found")
-	as(w.admin, "DELETE", "/v1/keys/"+made.ID, "").fails(404, "not_found") // of another team
+	as(w.admin, "DELETE", "/v1/keys/"+unknownKey, "").fails(404, "key_not_found")
+	as(w.admin, "DELETE", "/v1/keys/"+made.ID, "").fails(404, "key_not_found") // of another team
 }
 
 func TestRevokedKeyIsUselessAtOnce(t *testing.T) {

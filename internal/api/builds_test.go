@@ -59,11 +59,11 @@ func TestBuildErrors(t *testing.T) {
 		{"GET /v1/builds?name=%00", "", 400, "invalid"},
 		{"GET /v1/builds?name=%ff", "", 400, "invalid"},
 		{"GET /v1/builds/odd", "", 400, "id_invalid"},
-		{"GET /v1/builds/" + unknownBuild, "", 404, "not_found"},
+		{"GET /v1/builds/" + unknownBuild, "", 404, "build_not_found"},
 		{"GET /v1/builds/" + unknownBuild + "?x=1", "", 400, "parameter_unknown"},
 		{"POST /v1/builds/odd/cancel", "", 400, "id_invalid"},
-		{"POST /v1/builds/" + unknownBuild + "/cancel", "", 404, "not_found"},
-		{"GET /v1/builds/" + unknownBuild + "/logs", "", 404, "not_found"},
+		{"POST /v1/builds/" + unknownBuild + "/cancel", "", 404, "build_not_found"},
+		{"GET /v1/builds/" + unknownBuild + "/logs", "", 404, "build_not_found"},
 		{"GET /v1/builds/odd/logs?follow=true", "", 400, "id_invalid"},
 		{"GET /v1/builds/" + unknownBuild + "/logs?after=-1", "", 400, "invalid"},
 		{"GET /v1/builds/" + unknownBuild + "/logs?follow=maybe", "", 400, "invalid"},
@@ -164,19 +164,19 @@ func TestTeamsDoNotSeeEachOther(t *testing.T) {
 	other := func(method, path, body string) answer {
 		return w.request(method, path, strings.NewReader(body), "X-API-Key", w.admin)
 	}
-	other("GET", "/v1/builds/"+build, "").fails(404, "not_found")
-	other("GET", "/v1/builds/"+build+"/logs", "").fails(404, "not_found")
-	other("POST", "/v1/builds/"+build+"/cancel", "").fails(404, "not_found")
+	other("GET", "/v1/builds/"+build, "").fails(404, "build_not_found")
+	other("GET", "/v1/builds/"+build+"/logs", "").fails(404, "build_not_found")
+	other("POST", "/v1/builds/"+build+"/cancel", "").fails(404, "build_not_found")
 	other("GET", "/v1/templates/secret", "").fails(404, "template_not_found")
 	other("DELETE", "/v1/templates/secret", "").fails(404, "template_not_found")
 	other("POST", "/v1/builds", `{"name":"x","base_template":"secret","recipe":["RUN true"]}`).fails(400, "base_not_found")
 	other("POST", "/v1/sandboxes", `{"template":"secret"}`).fails(404, "template_not_found")
-	other("GET", "/v1/sandboxes/"+box, "").fails(404, "not_found")
-	other("DELETE", "/v1/sandboxes/"+box, "").fails(404, "not_found")
-	other("POST", "/v1/sandboxes/"+box+"/exec", `{"cmd":["id"]}`).fails(404, "not_found")
-	other("POST", "/v1/sandboxes/"+box+"/exec", `{"cmd":["id"],"id":"`+box+`"}`).fails(404, "not_found")
-	other("GET", "/v1/sandboxes/"+box+"/files?path=/etc/shadow", "").fails(404, "not_found")
-	other("PUT", "/v1/sandboxes/"+box+"/files?path=/x", "").fails(404, "not_found")
+	other("GET", "/v1/sandboxes/"+box, "").fails(404, "sandbox_not_found")
+	other("DELETE", "/v1/sandboxes/"+box, "").fails(404, "sandbox_not_found")
+	other("POST", "/v1/sandboxes/"+box+"/exec", `{"cmd":["id"]}`).fails(404, "sandbox_not_found")
+	other("POST", "/v1/sandboxes/"+box+"/exec", `{"cmd":["id"],"id":"`+box+`"}`).fails(404, "sandbox_not_found")
+	other("GET", "/v1/sandboxes/"+box+"/files?path=/etc/shadow", "").fails(404, "sandbox_not_found")
+	other("PUT", "/v1/sandboxes/"+box+"/files?path=/x", "").fails(404, "sandbox_not_found")
 	for _, path := range []string{"/v1/builds", "/v1/sandboxes?all=true", "/v1/templates"} {
 		if a := other("GET", path, ""); strings.Contains(string(a.body), build) || strings.Contains(string(a.body), box) || strings.Contains(string(a.body), "secret") {
 			t.Errorf("GET %s of another team = %s", path, a.body)
@@ -279,7 +279,7 @@ func TestBuildsOverConnect(t *testing.T) {
 		{func() error {
 			_, err := c.Builds.Get(t.Context(), connect.NewRequest(&lehrv1.GetBuildRequest{Id: unknownBuild}))
 			return err
-		}, connect.CodeNotFound, "not_found"},
+		}, connect.CodeNotFound, "build_not_found"},
 		{func() error {
 			_, err := c.Builds.Cancel(t.Context(), connect.NewRequest(&lehrv1.CancelBuildRequest{Id: res.Msg.GetId()}))
 			return err
@@ -290,7 +290,7 @@ func TestBuildsOverConnect(t *testing.T) {
 				err = s.Err()
 			}
 			return err
-		}, connect.CodeNotFound, "not_found"},
+		}, connect.CodeNotFound, "build_not_found"},
 	} {
 		if err := tt.call(); connect.CodeOf(err) != tt.code || sdk.ErrorDetail(err).GetCode() != tt.want {
 			t.Errorf("error = %v, want %v with %s", err, tt.code, tt.want)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -225,7 +226,7 @@ func (d *door) endStream(w http.ResponseWriter, r *http.Request, out *ndjson, er
 		d.fail(w, r, err)
 	case err != nil:
 		httpkit.LogError(r.Context(), d.log, r.Method+" "+r.URL.Path, err)
-		_ = out.add(httpkit.Detail(err)) // a client that is gone gets nothing
+		_ = json.NewEncoder(w).Encode(httpkit.Body(err)) // a client that is gone gets nothing
 		_ = out.flush()
 	case !out.begun:
 		out.begin()

@@ -56,7 +56,7 @@ func TestExecOverREST(t *testing.T) {
 	}
 	late := w.call("POST", path, `{"cmd":["late"]}`)
 	lines := strings.Split(strings.TrimSpace(string(late.body)), "\n")
-	if late.status != 200 || len(lines) != 3 || !strings.Contains(lines[2], `"code":"sandbox_ended"`) {
+	if late.status != 200 || len(lines) != 3 || !strings.HasPrefix(lines[2], `{"error":{"code":"sandbox_ended"`) {
 		t.Errorf("exec that breaks = %d %s, want an error as last line", late.status, late.body)
 	}
 	w.call("POST", path, `{"cmd":["early"]}`).fails(400, "command_not_found")
@@ -65,7 +65,7 @@ func TestExecOverREST(t *testing.T) {
 	w.call("POST", path+"?user=root", `{"cmd":["x"]}`).fails(400, "parameter_unknown")
 	w.call("POST", path, `{"cmd":["x"],"stdin":"`+base64.StdEncoding.EncodeToString(make([]byte, 1<<20+1))+`"}`).fails(400, "invalid")
 	w.call("POST", path, `{}`).fails(400, "no_command")
-	w.call("POST", "/v1/sandboxes/"+unknownSandbox+"/exec", `{"cmd":["x"]}`).fails(404, "not_found")
+	w.call("POST", "/v1/sandboxes/"+unknownSandbox+"/exec", `{"cmd":["x"]}`).fails(404, "sandbox_not_found")
 	w.call("POST", "/v1/sandboxes/odd/exec", `{"cmd":["x"]}`).fails(400, "id_invalid")
 }
 
@@ -291,6 +291,6 @@ func TestSandboxes(t *testing.T) {
 	w.call("POST", "/v1/sandboxes", `{"template":"minimal","timeout":"x"}`).fails(400, "duration_invalid")
 	w.call("POST", "/v1/sandboxes", `{"template":"minimal","memory_mb":1}`).fails(400, "size_invalid")
 	w.call("GET", "/v1/sandboxes?cursor=x", "").fails(400, "cursor_invalid")
-	w.call("GET", "/v1/sandboxes/"+unknownSandbox, "").fails(404, "not_found")
-	w.call("DELETE", "/v1/sandboxes/"+unknownSandbox, "").fails(404, "not_found")
+	w.call("GET", "/v1/sandboxes/"+unknownSandbox, "").fails(404, "sandbox_not_found")
+	w.call("DELETE", "/v1/sandboxes/"+unknownSandbox, "").fails(404, "sandbox_not_found")
 }

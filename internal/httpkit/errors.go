@@ -93,17 +93,21 @@ type ErrorFields struct {
 	Field   *string `json:"field"`
 }
 
+// Body returns what a REST caller is told of err.
+func Body(err error) ErrorBody {
+	d := Detail(err)
+	return ErrorBody{ErrorFields{Code: d.GetCode(), Message: d.GetMessage(), Remedy: orNull(d.GetRemedy()), Field: orNull(d.GetField())}}
+}
+
 // WriteError answers with the status, and the body {"error": {…}}, of err.
 func WriteError(w http.ResponseWriter, err error) {
-	d := Detail(err)
 	status := codesOf(err).http
 	if status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1")
 	}
-	body := ErrorBody{ErrorFields{Code: d.GetCode(), Message: d.GetMessage(), Remedy: orNull(d.GetRemedy()), Field: orNull(d.GetField())}}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // a client that is gone gets nothing
+	_ = json.NewEncoder(w).Encode(Body(err)) // a client that is gone gets nothing
 }
 
 func orNull(s string) *string {

@@ -62,7 +62,7 @@ func (a accounts) Team(ctx context.Context, id lehr.TeamID) (lehr.Team, error) {
 	return read(ctx, a.s, "store.Accounts.Team", func(ctx context.Context, t tx) (lehr.Team, error) {
 		team, ok, err := one(ctx, t, scanTeam, sqlTeamGet, string(id))
 		if err == nil && !ok {
-			err = errs.New(errs.NotFound, "there is no team %.80s", id)
+			err = unknownTeam(string(id))
 		}
 		return team, err
 	})
@@ -82,7 +82,7 @@ func (a accounts) CreateKey(ctx context.Context, k lehr.Key, secretHash lehr.Dig
 		case t.s.is(err, TroubleUnique):
 			err = errs.New(errs.Exists, "there is such a key already")
 		case t.s.is(err, TroubleReference):
-			err = errs.New(errs.NotFound, "there is no team %.80s", k.TeamID)
+			err = unknownTeam(string(k.TeamID))
 		}
 		return n, err
 	})
@@ -94,7 +94,7 @@ func (a accounts) KeyByHash(ctx context.Context, secretHash lehr.Digest) (lehr.K
 	return read(ctx, a.s, "store.Accounts.KeyByHash", func(ctx context.Context, t tx) (lehr.Key, error) {
 		k, ok, err := one(ctx, t, scanKey, sqlKeyByHash, string(secretHash))
 		if err == nil && !ok {
-			err = errs.New(errs.NotFound, "the key is unknown or revoked")
+			err = errs.New(errs.NotFound, "the key is unknown or revoked").WithCode(codeKeyUnknown)
 		}
 		return k, err
 	})
@@ -117,7 +117,8 @@ func (a accounts) RevokeKey(ctx context.Context, team lehr.TeamID, id lehr.KeyID
 	return write(ctx, a.s, "store.Accounts.RevokeKey", func(ctx context.Context, t tx) (lehr.Key, error) {
 		k, ok, err := one(ctx, t, scanKey, sqlKeyRevoke, string(id))
 		if err == nil && (!ok || (team != "" && k.TeamID != team)) {
-			err = errs.New(errs.NotFound, "there is no key %.80s", id)
+			err = errs.New(errs.NotFound, "there is no key %.80s", id).WithCode(codeKeyUnknown).
+				WithRemedy("`lehr keys ls` lists them")
 		}
 		return k, err // an error undoes the revocation of another team's key
 	})

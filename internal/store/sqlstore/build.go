@@ -184,7 +184,7 @@ func (t tx) buildOf(ctx context.Context, team lehr.TeamID, id lehr.BuildID) (leh
 		return lehr.Build{}, err
 	}
 	if !ok || (team != "" && found.TeamID != team) {
-		return lehr.Build{}, errs.New(errs.NotFound, "there is no build %.80s", id)
+		return lehr.Build{}, unknownBuild(id)
 	}
 	return found, nil
 }

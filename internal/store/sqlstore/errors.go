@@ -5,11 +5,32 @@ import (
 	"errors"
 
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
 // CodeSchemaNewer is the code of the error that Migrate returns for a database
 // written by a newer release.
 const CodeSchemaNewer = "schema_newer"
+
+// Codes of what does not exist.
+const (
+	codeBuildUnknown    = "build_not_found"
+	codeSandboxUnknown  = "sandbox_not_found"
+	codeTemplateUnknown = "template_not_found"
+	codeKeyUnknown      = "key_not_found"
+	codeTeamUnknown     = "team_not_found"
+)
+
+func unknownBuild(id lehr.BuildID) error {
+	return errs.New(errs.NotFound, "there is no build %.80s", id).WithCode(codeBuildUnknown).
+		WithRemedy("`lehr builds ls` lists them")
+}
+
+// unknownTeam takes an id or a name.
+func unknownTeam(team string) error {
+	return errs.New(errs.NotFound, "there is no team %.80s", team).WithCode(codeTeamUnknown).
+		WithRemedy("`lehr teams ls` lists them")
+}
 
 // Codes of conflicts that callers tell apart.
 const (

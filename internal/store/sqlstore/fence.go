@@ -22,7 +22,7 @@ func (t tx) fenceError(ctx context.Context, f lehr.Fence) error {
 	case err != nil:
 		return err
 	case !ok:
-		return errs.New(errs.NotFound, "there is no build %s", f.BuildID)
+		return unknownBuild(f.BuildID)
 	case f.Attempt < 1 || f.Attempt > s.attempt:
 		return errs.New(errs.NotFound, "build %s has no attempt %d", f.BuildID, f.Attempt)
 	case f.Attempt < s.attempt:

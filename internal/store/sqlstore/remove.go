@@ -40,7 +40,8 @@ func (r templates) Remove(ctx context.Context, team lehr.TeamID, name, tag strin
 		if tag != "" {
 			ref += ":" + tag
 		}
-		unknown := errs.New(errs.NotFound, "there is no template %.200s", ref).WithCode("template_not_found")
+		unknown := errs.New(errs.NotFound, "there is no template %.200s", ref).WithCode(codeTemplateUnknown).
+			WithRemedy("`lehr templates ls` lists them")
 		id, ok, err := one(ctx, t, scanValue[lehr.TemplateID], sqlTemplateFind, string(team), name)
 		if err != nil {
 			return false, err

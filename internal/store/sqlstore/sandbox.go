@@ -189,7 +189,8 @@ func (t tx) sandbox(ctx context.Context, id lehr.SandboxID) (lehr.Sandbox, error
 }
 
 func unknownSandbox(id lehr.SandboxID) error {
-	return errs.New(errs.NotFound, "there is no sandbox %.80s", id)
+	return errs.New(errs.NotFound, "there is no sandbox %.80s", id).WithCode(codeSandboxUnknown).
+		WithRemedy("`lehr sandbox ls --all` lists them; records of ended ones go after a day")
 }
 
 // found turns one's answer into a pointer that is nil where there is no row.

@@ -57,7 +57,8 @@ type templates struct{ s *Store }
 // Resolve implements store.Templates.
 func (r templates) Resolve(ctx context.Context, team lehr.TeamID, ref lehr.Ref) (lehr.Tagged, error) {
 	return read(ctx, r.s, "store.Templates.Resolve", func(ctx context.Context, t tx) (lehr.Tagged, error) {
-		unknown := errs.New(errs.NotFound, "there is no template %.300s", ref.String()).WithCode("template_not_found")
+		unknown := errs.New(errs.NotFound, "there is no template %.300s", ref.String()).WithCode(codeTemplateUnknown).
+			WithRemedy("`lehr templates ls` lists them")
 		own, platform := team, lehr.PlatformTeam
 		if ref.Team != "" {
 			named, ok, err := one(ctx, t, scanTeam, sqlTeamByName, ref.Team)
@@ -89,7 +90,8 @@ func (r templates) Get(ctx context.Context, team lehr.TeamID, idOrName string) (
 			return nil, err
 		}
 		if len(found) == 0 {
-			return nil, errs.New(errs.NotFound, "there is no template %.80q", idOrName).WithCode("template_not_found")
+			return nil, errs.New(errs.NotFound, "there is no template %.80q", idOrName).WithCode(codeTemplateUnknown).
+				WithRemedy("`lehr templates ls` lists them")
 		}
 		return withTags(found), nil
 	})
@@ -167,7 +169,7 @@ func (t tx) templateEnsure(ctx context.Context, team lehr.TeamID, name string) (
 	}
 	_, err := t.exec(ctx, sqlTemplateInsert, string(lehr.NewTemplateID()), string(team), name)
 	if t.s.is(err, TroubleReference) {
-		return "", errs.New(errs.NotFound, "there is no team %s", team)
+		return "", unknownTeam(string(team))
 	}
 	if err != nil {
 		return "", err
