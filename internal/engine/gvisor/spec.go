@@ -30,8 +30,8 @@ const shmMB = 64
 
 // capabilities of the first process: Docker's default set, without raw sockets,
 // and with SYS_ADMIN, with which the guest daemon takes a new identity after a
-// restore; what it leaves to the commands it starts is its own decision. They are
-// capabilities towards the sentry's kernel, never the host's.
+// restore and which it takes from every command it starts. They are capabilities
+// towards the sentry's kernel, never the host's.
 var capabilities = []string{
 	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID",
 	"CAP_KILL", "CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_SETFCAP", "CAP_SETGID",

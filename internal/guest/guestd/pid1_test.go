@@ -32,7 +32,7 @@ const envSandbox = "LEHR_TEST_SANDBOX"
 // the root file system, buries orphans, shrugs off signals and can end
 // everybody else.
 func TestProcessOne(t *testing.T) {
-	client := sandbox(t)
+	client, pid := sandbox(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	health, err := client.Health(ctx)
@@ -42,6 +42,9 @@ func TestProcessOne(t *testing.T) {
 	}
 	for _, id := range []string{"first", "second"} {
 		identity(ctx, t, client, id)
+		if pid != 0 {
+			below(t, pid)
+		}
 	}
 	run(ctx, t, client, "kill -TERM 1; kill -HUP 1; kill -QUIT 1; kill -USR1 1; kill -ALRM 1; kill -ABRT 1", "")
 	// The inner shell's child is handed to process 1 when that shell ends.
@@ -68,9 +71,60 @@ func identity(ctx context.Context, t *testing.T, client *guestclient.Client, id 
 	if got := strings.TrimSpace(out.stdout.String()); len(got) != 32 || strings.Trim(got, "0") == "" {
 		t.Errorf("machine id = %q, want 32 digits that are not the image's", got)
 	}
-	// Below the mounts is the root file system, which has only places for them.
-	run(ctx, t, client, "umount /etc/resolv.conf && wc -c </etc/resolv.conf; ls -d /.lehr-* /dev/.lehr-* /dev/shm/.lehr-* 2>/dev/null || true", "0\n")
+	run(ctx, t, client, "umount /etc/resolv.conf 2>/dev/null || echo stays; ls -d /.lehr-* /dev/.lehr-* /dev/shm/.lehr-* 2>/dev/null || true", "stays\n")
 	otherUser(ctx, t, client, id)
+}
+
+// below looks under a mount at the root file system, which has only places for
+// them. It takes an identity anew each time, for it takes the mount away.
+func below(t *testing.T, pid int) {
+	t.Helper()
+	out, err := enter(pid, "umount /etc/resolv.conf && wc -c </etc/resolv.conf")
+	if err != nil || out != "0\n" {
+		t.Errorf("under the mounts: %q, %v, want an empty file", out, err)
+	}
+}
+
+// enter runs a script in the daemon's namespaces with all capabilities, as an
+// engine can.
+func enter(pid int, script string) (string, error) {
+	out, err := exec.Command("nsenter", "-t", strconv.Itoa(pid), "-m", "-n", "-p", "-r", "/bin/sh", "-c", script).CombinedOutput()
+	return string(out), err
+}
+
+// TestCommandsLackSysAdmin proves that no command has the daemon's capability,
+// neither root's nor one through a setuid program, and that the daemon kept it.
+func TestCommandsLackSysAdmin(t *testing.T) {
+	client, _ := sandbox(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for _, user := range []string{"root", "al"} {
+		req := guestclient.ExecRequest{Cmd: []string{"/bin/sh", "-c", "cat /proc/self/status; mount -t tmpfs tmpfs /tmp 2>/dev/null && echo mounted || true"}, User: user}
+		var out output
+		_, err := client.Exec(ctx, req, out.add)
+		must(t, err)
+		for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
+			if got := capabilitySet(t, out.stdout.String(), set); got&(1<<unix.CAP_SYS_ADMIN) != 0 {
+				t.Errorf("%s of a command of %s = %x, want it without CAP_SYS_ADMIN", set, user, got)
+			}
+		}
+		if strings.Contains(out.stdout.String(), "mounted") {
+			t.Errorf("%s mounted a file system", user)
+		}
+	}
+	// The daemon's own mounts: it can still take an identity.
+	identity(ctx, t, client, "third")
+}
+
+func capabilitySet(t *testing.T, status, name string) uint64 {
+	t.Helper()
+	_, rest, _ := strings.Cut(status, name+":")
+	line, _, _ := strings.Cut(rest, "\n")
+	set, err := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
+	if err != nil {
+		t.Fatalf("%s in %q: %v", name, status, err)
+	}
+	return set
 }
 
 // otherUser runs a command as a user with a home and groups of its own.
@@ -95,15 +149,16 @@ func run(ctx context.Context, t *testing.T, client *guestclient.Client, script, 
 	}
 }
 
-// sandbox returns a client of a daemon that is process 1.
-func sandbox(t *testing.T) *guestclient.Client {
+// sandbox returns a client of a daemon that is process 1, and its number here,
+// which is 0 where the sandbox is somebody else's.
+func sandbox(t *testing.T) (*guestclient.Client, int) {
 	t.Helper()
 	if addr := os.Getenv(envSandbox); addr != "" {
 		client := guestclient.New(func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, addr)
 		}, secret)
 		t.Cleanup(client.Close)
-		return client
+		return client, 0
 	}
 	if os.Getuid() != 0 {
 		t.Skip("SKIP-ENV: namespaces need root")
@@ -147,19 +202,22 @@ func sandbox(t *testing.T) *guestclient.Client {
 		return dialIn(ctx, netns, network)
 	}, secret)
 	t.Cleanup(client.Close)
-	setup(t, client)
-	return client
+	setup(t, client, cmd.Process.Pid)
+	return client, cmd.Process.Pid
 }
 
 // setup mounts what a sandbox has; engines do it for real ones.
-func setup(t *testing.T, client *guestclient.Client) {
+func setup(t *testing.T, client *guestclient.Client, pid int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	_, err := client.Health(ctx)
 	must(t, err)
 	must(t, client.Init(ctx, guestclient.InitRequest{SandboxID: "setup", DefaultWorkdir: "/"}))
-	run(ctx, t, client, "mount -t proc proc /proc && mount -t tmpfs tmpfs /dev && ip link set lo up", "")
+	out, err := enter(pid, "mount -t proc proc /proc && mount -t tmpfs tmpfs /dev && ip link set lo up")
+	if err != nil {
+		t.Fatalf("mounting what a sandbox has: %v: %s", err, out)
+	}
 }
 
 // dialIn connects to the daemon inside a network namespace.

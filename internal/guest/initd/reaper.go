@@ -2,25 +2,70 @@ package initd
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Reaper makes children and waits for them in one place. As process 1 it also
 // buries the orphans that are handed to it. It is safe for concurrent use; mu
 // is held while forking and while reaping, so that a child is never reaped
 // before it is known nor signalled after.
+//
+// As process 1 it forks from one thread that has given CAP_SYS_ADMIN up for
+// good: the daemon needs it to take an identity, and no command gets it, not
+// root's and not through a setuid program. Nor can a command then trace the
+// daemon or read its memory.
 type Reaper struct {
 	mu       sync.Mutex
 	children map[int]chan syscall.WaitStatus
 	orphans  bool
+	forks    chan func() // run by the forking thread; nil: anywhere
+	lessened error       // why that thread could not give the capability up; set before its first fork
 }
 
 // NewReaper returns a reaper. Orphans are buried when this is process 1.
 func NewReaper() *Reaper {
-	return &Reaper{children: map[int]chan syscall.WaitStatus{}, orphans: os.Getpid() == 1}
+	r := &Reaper{children: map[int]chan syscall.WaitStatus{}, orphans: os.Getpid() == 1}
+	if r.orphans {
+		r.forks = make(chan func())
+		go r.fork()
+	}
+	return r
+}
+
+// fork runs forks for as long as the daemon lives. Capability sets are a
+// thread's own, and the thread is never given back.
+func (r *Reaper) fork() {
+	runtime.LockOSThread()
+	r.lessened = unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_ADMIN, 0, 0, 0)
+	for f := range r.forks {
+		f()
+	}
+}
+
+// onForker runs fork on the forking thread. Where that kept the capability,
+// nothing is started.
+func (r *Reaper) onForker(fork func() (int, error)) (pid int, err error) {
+	if r.forks == nil {
+		return fork()
+	}
+	done := make(chan struct{})
+	r.forks <- func() {
+		defer close(done)
+		if r.lessened != nil {
+			err = fmt.Errorf("dropping CAP_SYS_ADMIN: %w", r.lessened)
+			return
+		}
+		pid, err = fork()
+	}
+	<-done
+	return pid, err
 }
 
 // Start runs fork, which starts one child and returns its number, and delivers
@@ -28,7 +73,7 @@ func NewReaper() *Reaper {
 func (r *Reaper) Start(fork func() (int, error)) (int, <-chan syscall.WaitStatus, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	pid, err := fork()
+	pid, err := r.onForker(fork)
 	if err != nil {
 		return 0, nil, err
 	}
