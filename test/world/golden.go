@@ -30,14 +30,28 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
+// EnvGolden names a folder that Golden made, for tests that run again in a
+// process of their own.
+const EnvGolden = "LEHR_GOLDEN"
+
+// Golden returns the folder whose data each world begins with, making it first;
+// Main takes it away.
+func Golden(t testing.TB) string {
+	t.Helper()
+	if folder := os.Getenv(EnvGolden); folder != "" {
+		return folder
+	}
+	golden.once.Do(func() { golden.folder, golden.err = makeGolden(Program(t)) })
+	if golden.err != nil {
+		t.Fatal(golden.err)
+	}
+	return golden.folder
+}
+
 // copyGolden fills the data folder, making the golden one first.
 func (w *World) copyGolden() {
 	w.t.Helper()
-	golden.once.Do(func() { golden.folder, golden.err = makeGolden(w.lehr) })
-	if golden.err != nil {
-		w.t.Fatal(golden.err)
-	}
-	if out, err := exec.Command("cp", "-a", filepath.Join(golden.folder, "data"), w.Data()).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cp", "-a", filepath.Join(Golden(w.t), "data"), w.Data()).CombinedOutput(); err != nil {
 		w.t.Fatalf("copying the golden data folder: %v\n%s", err, out)
 	}
 }

@@ -50,11 +50,9 @@ func WithEnv(kv ...string) Option { return func(w *World) { w.extra = append(w.e
 // WithWorkers sets the number of workers.
 func WithWorkers(n int) Option { return func(w *World) { w.workers = fmt.Sprint(n) } }
 
-// Start makes a folder, starts lehr up on it and waits until it takes
-// requests. At the test's end everything is stopped, and a process that is left
-// behind fails the test. The program comes from LEHR_BIN, which `make test`
-// sets; the test is skipped where gVisor cannot run.
-func Start(t testing.TB, options ...Option) *World {
+// Program returns the lehr program, which LEHR_BIN names. The test is skipped
+// where sandboxes cannot run.
+func Program(t testing.TB) string {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("SKIP-ENV: sandboxes need root")
@@ -63,6 +61,16 @@ func Start(t testing.TB, options ...Option) *World {
 	if program == "" {
 		t.Fatal("LEHR_BIN does not name the lehr program; run this through `make test`, or set it to an absolute path of bin/lehr")
 	}
+	return program
+}
+
+// Start makes a folder, starts lehr up on it and waits until it takes
+// requests. At the test's end everything is stopped, and a process that is left
+// behind fails the test. The program comes from LEHR_BIN, which `make test`
+// sets; the test is skipped where gVisor cannot run.
+func Start(t testing.TB, options ...Option) *World {
+	t.Helper()
+	program := Program(t)
 	folder, err := os.MkdirTemp("", "lehr-world-")
 	if err != nil {
 		t.Fatal(err)
