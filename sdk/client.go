@@ -32,6 +32,10 @@ type Client struct {
 	Templates lehrv1connect.TemplateServiceClient
 	Sandboxes lehrv1connect.SandboxServiceClient
 	Keys      lehrv1connect.KeyServiceClient
+	Teams     lehrv1connect.TeamServiceClient
+
+	base string
+	http *http.Client
 }
 
 // New returns a client. It does not call the server; the error is about the
@@ -43,7 +47,7 @@ func New(o Options) (*Client, error) {
 	}
 	h := o.HTTP
 	if h == nil {
-		h = &http.Client{CheckRedirect: stay}
+		h = &http.Client{CheckRedirect: stay, Transport: transport()}
 	}
 	base := strings.TrimSuffix(o.URL, "/")
 	opts := connect.WithInterceptors(auth{key: o.Key})
@@ -52,11 +56,25 @@ func New(o Options) (*Client, error) {
 		Templates: lehrv1connect.NewTemplateServiceClient(h, base, opts),
 		Sandboxes: lehrv1connect.NewSandboxServiceClient(h, base, opts),
 		Keys:      lehrv1connect.NewKeyServiceClient(h, base, opts),
+		Teams:     lehrv1connect.NewTeamServiceClient(h, base, opts),
+		base:      base, http: h,
 	}, nil
 }
 
-// ErrorDetail returns the code, message and remedy that the server sent with
-// err, or nil where err did not come from the server.
+// transport is Go's own with more kept connections, for callers that work in
+// parallel.
+func transport() http.RoundTripper {
+	t, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return http.DefaultTransport
+	}
+	t = t.Clone()
+	t.MaxIdleConnsPerHost = 32
+	return t
+}
+
+// ErrorDetail returns the code, message and remedy that the server or a
+// sandbox's guest daemon sent with err, or nil where err came from neither.
 func ErrorDetail(err error) *lehrv1.Error {
 	var ce *connect.Error
 	if !errors.As(err, &ce) {
@@ -67,6 +85,9 @@ func ErrorDetail(err error) *lehrv1.Error {
 		if e, ok := v.(*lehrv1.Error); err == nil && ok {
 			return e
 		}
+	}
+	if code := ce.Meta().Get(headerErrorCode); code != "" {
+		return &lehrv1.Error{Code: code, Message: ce.Message()}
 	}
 	return nil
 }
