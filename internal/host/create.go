@@ -76,7 +76,7 @@ func (h *Host) reserve(r agent.CreateSandbox) (*sandbox, error) {
 	s := newSandbox(record{
 		ID: r.ID, TeamID: r.TeamID, TemplateID: r.TemplateID, VersionID: r.VersionID, Fence: r.Fence,
 		Image: r.Image, Snapshot: r.Snapshot, Guest: h.opt.Guest.Rootfs.Digest, Resources: r.Resources, Workdir: cmp.Or(r.Config.Workdir, "/"),
-		Secret: rand.Text(), State: lehr.SandboxCreating, CreatedAt: h.clock.Now(), ExpiresAt: h.expiry(r.TTL),
+		Secret: rand.Text(), AccessToken: r.AccessToken, State: lehr.SandboxCreating, CreatedAt: h.clock.Now(), ExpiresAt: h.expiry(r.TTL),
 	})
 	s.turn <- struct{}{}
 	h.mu.Lock()
@@ -230,7 +230,7 @@ func (h *Host) identity(r agent.CreateSandbox) Identity {
 		env = append(env, lehr.EnvVar{Name: name, Value: r.Env[name]})
 	}
 	return Identity{
-		SandboxID: r.ID, Hostname: string(r.ID), Env: env, User: r.Config.User, Workdir: cmp.Or(r.Config.Workdir, "/"),
+		SandboxID: r.ID, AccessToken: r.AccessToken, Hostname: string(r.ID), Env: env, User: r.Config.User, Workdir: cmp.Or(r.Config.Workdir, "/"),
 		ResolvConf: h.opt.ResolvConf,
 		Hosts:      "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + string(r.ID) + "\n",
 	}

@@ -64,13 +64,15 @@ type Guest interface {
 
 // Identity is what a sandbox is told about itself.
 type Identity struct {
-	SandboxID  lehr.SandboxID
-	Hostname   string
-	Env        []lehr.EnvVar // default environment, in order
-	User       string        // default user, "" is root
-	Workdir    string        // default directory
-	ResolvConf string        // content of /etc/resolv.conf, "": left as it is
-	Hosts      string        // content of /etc/hosts
+	SandboxID lehr.SandboxID
+	// AccessToken admits users; "" admits only the operator.
+	AccessToken string
+	Hostname    string
+	Env         []lehr.EnvVar // default environment, in order
+	User        string        // default user, "" is root
+	Workdir     string        // default directory
+	ResolvConf  string        // content of /etc/resolv.conf, "": left as it is
+	Hosts       string        // content of /etc/hosts
 }
 
 // GuestAddress is how a guest daemon is reached.
@@ -176,6 +178,7 @@ func (h *Host) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, s := range h.sandboxes {
+		s.ports.cut()
 		s.closeGuest()
 	}
 	return nil
@@ -236,15 +239,4 @@ func (h *Host) free() lehr.Resources {
 		}
 	}
 	return free
-}
-
-// Dial connects to a TCP port of a running sandbox. Errors: NotFound; Conflict
-// with code "sandbox_ended" or "sandbox_paused"; Unavailable when nothing
-// listens there.
-func (h *Host) Dial(ctx context.Context, id lehr.SandboxID, port uint16) (net.Conn, error) {
-	s, err := h.running(id)
-	if err != nil {
-		return nil, err
-	}
-	return h.opt.Engine.Sandbox(s.slot()).Dial(ctx, port)
 }

@@ -18,26 +18,27 @@ import (
 )
 
 // record is what a host writes down of one sandbox. It holds the operator's
-// secret, so its file has mode 0600.
+// secret and the users' token, so its file has mode 0600.
 type record struct {
-	ID         lehr.SandboxID     `json:"id"`
-	TeamID     lehr.TeamID        `json:"team_id"`
-	TemplateID lehr.TemplateID    `json:"template_id,omitempty"`
-	VersionID  lehr.VersionID     `json:"version_id,omitempty"`
-	Fence      lehr.Fence         `json:"fence"`
-	Image      lehr.Digest        `json:"image"`
-	Snapshot   lehr.Digest        `json:"snapshot,omitempty"`
-	Guest      lehr.Digest        `json:"guest"` // of the guest daemon's image; an agent of another version may have started it
-	Resources  lehr.Resources     `json:"resources"`
-	Workdir    string             `json:"workdir"` // relative paths of files begin here
-	Slot       engine.SlotID      `json:"slot,omitempty"`
-	Secret     string             `json:"secret"`
-	State      lehr.SandboxState  `json:"state"`
-	Reason     lehr.SandboxReason `json:"reason,omitempty"`
-	Detail     string             `json:"detail,omitempty"`
-	CreatedAt  time.Time          `json:"created_at"`
-	ExpiresAt  time.Time          `json:"expires_at,omitzero"`
-	EndedAt    time.Time          `json:"ended_at,omitzero"`
+	ID          lehr.SandboxID     `json:"id"`
+	TeamID      lehr.TeamID        `json:"team_id"`
+	TemplateID  lehr.TemplateID    `json:"template_id,omitempty"`
+	VersionID   lehr.VersionID     `json:"version_id,omitempty"`
+	Fence       lehr.Fence         `json:"fence"`
+	Image       lehr.Digest        `json:"image"`
+	Snapshot    lehr.Digest        `json:"snapshot,omitempty"`
+	Guest       lehr.Digest        `json:"guest"` // of the guest daemon's image; an agent of another version may have started it
+	Resources   lehr.Resources     `json:"resources"`
+	Workdir     string             `json:"workdir"` // relative paths of files begin here
+	Slot        engine.SlotID      `json:"slot,omitempty"`
+	Secret      string             `json:"secret"`
+	AccessToken string             `json:"access_token,omitempty"` // of its users; what made the sandbox gave it
+	State       lehr.SandboxState  `json:"state"`
+	Reason      lehr.SandboxReason `json:"reason,omitempty"`
+	Detail      string             `json:"detail,omitempty"`
+	CreatedAt   time.Time          `json:"created_at"`
+	ExpiresAt   time.Time          `json:"expires_at,omitzero"`
+	EndedAt     time.Time          `json:"ended_at,omitzero"`
 }
 
 // view is the record as the agent law shows it.

@@ -18,6 +18,7 @@ type sandbox struct {
 	rec   record
 	guest Guest           // nil before creation is complete and after the end
 	dying bool            // a destroy is under way
+	ports portSet         // connections from outside; guards itself
 	turn  chan struct{}   // capacity 1
 	ended chan struct{}   // closed when the state is an end
 	life  context.Context //nolint:containedctx // ended by doom
@@ -140,6 +141,7 @@ func (h *Host) setStateLocked(s *sandbox, to lehr.SandboxState, reason lehr.Sand
 	s.rec.State, s.rec.Reason, s.rec.Detail = to, reason, detail
 	if !to.Live() {
 		s.rec.EndedAt = h.clock.Now()
+		s.ports.cut()
 		s.closeGuest()
 		s.guest = nil
 		close(s.ended)

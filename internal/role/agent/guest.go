@@ -52,7 +52,7 @@ func (g guest) Health(ctx context.Context) (string, error) {
 // Init says whom the daemon serves.
 func (g guest) Init(ctx context.Context, id host.Identity) error {
 	return g.client.Init(ctx, guestclient.InitRequest{
-		EnvVars: envMap(id.Env), DefaultUser: id.User, DefaultWorkdir: id.Workdir, SandboxID: string(id.SandboxID),
+		AccessToken: id.AccessToken, EnvVars: envMap(id.Env), DefaultUser: id.User, DefaultWorkdir: id.Workdir, SandboxID: string(id.SandboxID),
 		Hostname: id.Hostname, ResolvConf: id.ResolvConf, Hosts: id.Hosts,
 	})
 }
