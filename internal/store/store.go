@@ -152,7 +152,7 @@ type Templates interface {
 	Version(ctx context.Context, id lehr.VersionID) (lehr.Version, error)
 	// Remove deletes a tag, or with an empty tag the whole template. Versions
 	// without tags stay while live sandboxes use them. Conflict names the live
-	// sandboxes, or the templates built on it, that would be orphaned.
+	// sandboxes that use it and the live builds that have it as their base.
 	Remove(ctx context.Context, team lehr.TeamID, name, tag string) error
 	Garbage
 }
@@ -166,7 +166,53 @@ type Garbage interface {
 	Forget(ctx context.Context, id lehr.VersionID) (freeImage, freeSnapshot bool, err error)
 	// Referenced reports whether any version has d as its image or snapshot.
 	Referenced(ctx context.Context, d lehr.Digest) (bool, error)
+	// Census counts pending and running builds and live sandboxes, of all teams.
+	Census(ctx context.Context) (Census, error)
+	Claims
 }
+
+// Claims keeps artifacts from being removed while a build works with them and
+// no version names them yet, and keeps what is being removed from being claimed
+// or named. Whoever claims an artifact after it was made looks at the host once
+// more: it may have been removed before the claim, never after it.
+type Claims interface {
+	// Claim protects an artifact until the attempt's clean-up is recorded.
+	// Idempotent. Conflict when the attempt is over, and with code
+	// "artifact_condemned" while the artifact is being removed.
+	Claim(ctx context.Context, f lehr.Fence, h Held) error
+	// Claimed lists what an attempt has claimed, in order.
+	Claimed(ctx context.Context, f lehr.Fence) ([]Held, error)
+	// Condemn begins the removal of an artifact: nobody can claim or name it until
+	// Absolve. The claim of the attempt by is given up with it. Conflict while a
+	// version names it or another attempt claims it, and with code
+	// "artifact_condemned" where its removal has begun already.
+	Condemn(ctx context.Context, h Held, by lehr.Fence) error
+	// Condemned lists removals that began at least age ago, oldest first, at most
+	// limit: whoever began them may have died.
+	Condemned(ctx context.Context, age time.Duration, limit int) ([]Held, error)
+	// Absolve ends a removal; idempotent.
+	Absolve(ctx context.Context, h Held) error
+}
+
+// Held is an artifact on a host.
+type Held struct {
+	Host   lehr.HostID
+	Digest lehr.Digest
+	Made   bool // by the attempt that claims it, which removes it if it fails
+}
+
+// Census is how much is alive.
+type Census struct {
+	Builds    map[lehr.BuildStatus]int64
+	Sandboxes map[lehr.SandboxState]int64
+}
+
+// MaxTags bounds the tags of one template that Tag makes.
+const MaxTags = 1000
+
+// MaxLabels bounds the labels of a version that a filter finds; what a version
+// has beyond is shown, not found.
+const MaxLabels = 512
 
 // ListTemplates selects a page of templates.
 type ListTemplates struct {

@@ -50,7 +50,10 @@ func (q queue) MarkClean(ctx context.Context, f lehr.Fence) error {
 		if err == nil && marked == 0 {
 			err = errs.New(errs.Conflict, "attempt %d of build %s still runs", f.Attempt, f.BuildID)
 		}
-		return true, err
+		if err != nil {
+			return false, err
+		}
+		return true, t.claimsRelease(ctx, f)
 	})
 	return err
 }

@@ -38,7 +38,7 @@ const sqlLogDelete = `
 DELETE FROM build_logs WHERE build_id = $1`
 
 const sqlLogExpired = `
-UPDATE template_builds SET log_expired = 1 WHERE id = $1`
+UPDATE template_builds SET log_expired = 1, idempotency_key = NULL WHERE id = $1`
 
 const sqlLogInsertHead = `
 INSERT INTO build_logs (build_id, attempt, team_id, seq, at, phase, step, stream, line) VALUES`

@@ -2,6 +2,8 @@ package sqlstore
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"strings"
 
 	"github.com/lehr-dev/lehr/internal/errs"
@@ -28,12 +30,24 @@ DELETE FROM template_tags WHERE template_id = $1 AND tag = $2`
 const sqlTagDeleteAll = `
 DELETE FROM template_tags WHERE template_id = $1`
 
-// namedUsers bounds the sandboxes that a refusal names.
-const namedUsers = 10
+// sqlBaseUsers finds pending and running builds whose request may name a base;
+// $4 is a pattern that the caller refines.
+const sqlBaseUsers = `
+SELECT id, spec FROM template_builds
+WHERE team_id = $1 AND status IN ($2, $3) AND spec LIKE $4
+ORDER BY id LIMIT $5`
 
-// Remove implements store.Templates. Versions are self-contained, so templates
-// built on this one are not in the way. A sandbox that is created meanwhile
-// keeps its version, which then has no tag.
+// namedUsers bounds what a refusal names of each kind, countedUsers what it
+// counts.
+const (
+	namedUsers   = 10
+	countedUsers = 1000
+)
+
+// Remove implements store.Templates. Versions are self-contained: templates that
+// were built on this one are not in the way, builds that still have to begin
+// with it are. A sandbox that is created meanwhile keeps its version, which then
+// has no tag.
 func (r templates) Remove(ctx context.Context, team lehr.TeamID, name, tag string) error {
 	_, err := write(ctx, r.s, "store.Templates.Remove", func(ctx context.Context, t tx) (bool, error) {
 		ref := name
@@ -49,7 +63,7 @@ func (r templates) Remove(ctx context.Context, team lehr.TeamID, name, tag strin
 		if !ok {
 			return false, unknown
 		}
-		if err := t.templateUnused(ctx, id, ref, tag); err != nil {
+		if err := t.templateUnused(ctx, removal{team: team, template: id, name: name, tag: tag}); err != nil {
 			return false, err
 		}
 		removed, err := t.tagsDelete(ctx, id, tag)
@@ -61,21 +75,93 @@ func (r templates) Remove(ctx context.Context, team lehr.TeamID, name, tag strin
 	return err
 }
 
-func (t tx) templateUnused(ctx context.Context, id lehr.TemplateID, ref, tag string) error {
-	query, args := sqlTemplateUsers, []any{string(id), namedUsers + 1}
-	if tag != "" {
-		query, args = sqlTagUsers, []any{string(id), tag, namedUsers + 1}
+// dependents is who would be orphaned.
+type dependents struct {
+	sandboxes, builds []string
+}
+
+func (t tx) templateUnused(ctx context.Context, u removal) error {
+	query, args := sqlTemplateUsers, []any{string(u.template), countedUsers + 1}
+	if u.tag != "" {
+		query, args = sqlTagUsers, []any{string(u.template), u.tag, countedUsers + 1}
 	}
-	users, err := all(ctx, t, scanValue[string], query, args...)
-	if err != nil || len(users) == 0 {
+	var d dependents
+	var err error
+	if d.sandboxes, err = all(ctx, t, scanValue[string], query, args...); err != nil {
 		return err
 	}
-	names := strings.Join(users[:min(len(users), namedUsers)], ", ")
-	if len(users) > namedUsers {
-		names += " and others"
+	if d.builds, err = t.buildsOn(ctx, u); err != nil {
+		return err
 	}
-	return errs.New(errs.Conflict, "template %s is used by live sandboxes: %s", ref, names).
-		WithCode(codeInUse).WithRemedy("kill these sandboxes first")
+	return d.refusal(u)
+}
+
+// removal is what is to be removed: a tag, or with an empty one all.
+type removal struct {
+	team      lehr.TeamID
+	template  lehr.TemplateID
+	name, tag string
+}
+
+func (u removal) String() string {
+	if u.tag == "" {
+		return u.name
+	}
+	return u.name + ":" + u.tag
+}
+
+// buildsOn finds live builds that need the template as their base.
+func (t tx) buildsOn(ctx context.Context, u removal) ([]string, error) {
+	type request struct{ id, spec string }
+	scan := func(row scanner) (r request, err error) { return r, row.Scan(&r.id, &r.spec) }
+	found, err := all(ctx, t, scan, sqlBaseUsers, string(u.team), string(lehr.BuildPending), string(lehr.BuildRunning),
+		`%"base_template":"%`+u.name+`%`, countedUsers+1)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, r := range found {
+		var spec specRecord
+		if err := json.Unmarshal([]byte(r.spec), &spec); err != nil || spec.BaseImage != "" {
+			continue // an image of a registry, whatever its name
+		}
+		ref, err := lehr.ParseRef(spec.BaseTemplate)
+		if err == nil && ref.Name == u.name && (u.tag == "" || ref.Tag == u.tag) {
+			ids = append(ids, r.id)
+		}
+	}
+	return ids, nil
+}
+
+// refusal names who is in the way; nil where nobody is.
+func (d dependents) refusal(u removal) error {
+	var in, remedy []string
+	if len(d.sandboxes) > 0 {
+		in = append(in, "live sandboxes: "+listed(d.sandboxes))
+		remedy = append(remedy, "kill these sandboxes")
+	}
+	if len(d.builds) > 0 {
+		in = append(in, "builds that begin with it: "+listed(d.builds))
+		remedy = append(remedy, "cancel these builds or wait for their end")
+	}
+	if len(in) == 0 {
+		return nil
+	}
+	return errs.New(errs.Conflict, "template %s is used by %s", u, strings.Join(in, "; and by ")).
+		WithCode(codeInUse).WithRemedy("%s first", strings.Join(remedy, ", "))
+}
+
+// listed names the first few of ids and counts the rest.
+func listed(ids []string) string {
+	names := strings.Join(ids[:min(len(ids), namedUsers)], ", ")
+	switch rest := len(ids) - namedUsers; {
+	case rest <= 0:
+		return names
+	case len(ids) > countedUsers:
+		return fmt.Sprintf("%s and more than %d others", names, countedUsers-namedUsers)
+	default:
+		return fmt.Sprintf("%s and %d others", names, rest)
+	}
 }
 
 func (t tx) tagsDelete(ctx context.Context, id lehr.TemplateID, tag string) (int64, error) {

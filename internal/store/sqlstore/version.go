@@ -126,6 +126,9 @@ func (t tx) versionPut(ctx context.Context, v lehr.Version, tag string) error {
 	if len(v.Plan) > 0 && !json.Valid(v.Plan) {
 		return errs.New(errs.Invalid, "the version's plan is not JSON").WithField("plan")
 	}
+	if err := t.versionLock(ctx, v); err != nil {
+		return err
+	}
 	_, err = t.exec(ctx, sqlVersionInsert, string(v.ID), string(v.TemplateID), string(v.TeamID), orNull(v.BuildID),
 		string(v.Type), v.Platform, string(v.ImageDigest), string(v.SnapshotDigest), string(v.EngineDigest), v.SizeBytes,
 		v.Resources.VCPUs, v.Resources.MemoryMB, v.Resources.DiskMB, v.BaseTemplate, string(v.BaseDigest),

@@ -36,6 +36,7 @@ func Exercise(t *testing.T, open Open) {
 		{"Logs", logScenarios()},
 		{"Templates", templateScenarios()},
 		{"Versions", versionScenarios()},
+		{"Claims", claimScenarios()},
 		{"Sandboxes", sandboxScenarios()},
 		{"Accounts", accountScenarios()},
 		{"Hosts", hostScenarios()},

@@ -35,6 +35,11 @@ var mutants = []struct{ name, statement, old, new, run string }{
 	{"version never let go", "SET state = $2", "THEN NULL ELSE uses_version", "THEN uses_version ELSE uses_version", "Versions"},
 	{"any move", "SET state = $2", "AND state IN ($4, $5, $6, $7, $8)", "AND '' IN ('', $4, $5, $6, $7, $8)", "Sandboxes/EveryMove"},
 	{"another team's templates", "FROM template_tags g", "AND t.team_id IN ($1, $2)", "AND '' IN ('', $1, $2)", "Templates/Resolve"},
+	{"claim after the end", "SET next_seq = next_seq WHERE id = $1 AND attempt = $2 AND status", "AND status = 'running'", "", "Claims/OfAnEndedAttempt"},
+	{"claim of the condemned", "INTO artifact_marks", "CASE WHEN condemned_at IS NULL THEN 0 ELSE 1 END", "0", "Claims/Condemned"},
+	{"removal of the claimed", "SELECT 1 FROM artifact_claims", "WHERE digest = $1", "WHERE digest = $1 AND 1 = 0", "Claims/Protects"},
+	{"removal of the named", "WHERE v.image_digest = $1 OR v.snapshot_digest = $1", "v.snapshot_digest = $1", "1 = 0", "Claims/Version"},
+	{"claims for ever", "DELETE FROM artifact_claims WHERE build_id", "AND attempt = $2", "AND attempt = $2 AND 1 = 0", "Claims/EndsWithCleanUp"},
 	{"revoked keys", "FROM api_keys WHERE secret_hash", "AND revoked_at IS NULL", "", "Accounts/Keys"},
 }
 
