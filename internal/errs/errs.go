@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Kind classifies an error for callers. The set is closed: doors map every
@@ -42,6 +43,8 @@ type Error struct {
 	Message string // cause in the user's words
 	Remedy  string // what to do about it
 	Cause   error  // wrapped error, never shown to an API caller
+
+	RetryAfter time.Duration // with Exhausted: when trying again may help; 0: not known
 }
 
 // New returns an error of kind with a formatted safe message. A %w verb in
@@ -70,6 +73,9 @@ func (e *Error) WithRemedy(format string, args ...any) *Error {
 
 // WithOp names the operation and returns e.
 func (e *Error) WithOp(op string) *Error { e.Op = op; return e }
+
+// WithRetryAfter says when trying again may help and returns e.
+func (e *Error) WithRetryAfter(d time.Duration) *Error { e.RetryAfter = d; return e }
 
 // Error returns operation, field and message, followed by the cause where the
 // message does not contain it already.

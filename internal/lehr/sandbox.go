@@ -15,10 +15,20 @@ type Sandbox struct {
 	Metadata  map[string]string // the caller's; nil where none was given
 	// IdempotencyKey is the caller's name of the request, unique within the team.
 	IdempotencyKey string
-	BuildID        BuildID // set for a build's own sandbox, which lists do not show
+	Error          *SandboxError // why it could not be made; nil otherwise
+	BuildID        BuildID       // set for a build's own sandbox, which lists do not show
 	CreatedAt      time.Time
 	ExpiresAt      time.Time // zero: no time-to-live
 	EndedAt        time.Time // zero while live
+}
+
+// SandboxError is why a sandbox could not be made, in the parts of an API error.
+type SandboxError struct {
+	Kind    string `json:"kind"`
+	Code    string `json:"code"`
+	Field   string `json:"field,omitempty"`
+	Message string `json:"message"`
+	Remedy  string `json:"remedy,omitempty"`
 }
 
 // Key is an API key without its secret, of which only the hash is stored.

@@ -68,6 +68,11 @@ const (
 // MaxLostAttempts is how many lost attempts fail a build as a platform fault.
 const MaxLostAttempts = 5
 
+// MaxTakenBack is how many starts of an embedded control plane may take a build
+// back before it fails as a platform fault: such a loss does not count towards
+// MaxLostAttempts, but a build that brings its control plane down must end.
+const MaxTakenBack = 20
+
 // SandboxState is where a sandbox stands.
 type SandboxState string
 

@@ -10,6 +10,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/lehr"
+	"github.com/lehr-dev/lehr/internal/store"
 )
 
 // Bounds of a request.
@@ -169,10 +170,10 @@ func (s *Service) make(ctx context.Context, c *creation) (lehr.Sandbox, error) {
 	id := lehr.NewSandboxID()
 	s.setPending(id, true)
 	defer s.setPending(id, false)
-	box, err := s.o.Store.Sandboxes().Create(ctx, lehr.Sandbox{
+	box, _, err := s.o.Store.Sandboxes().Create(ctx, store.NewSandbox{Sandbox: lehr.Sandbox{
 		ID: id, TeamID: c.p.TeamID, Template: c.template.Template.Name + ":" + c.template.Tag, VersionID: v.ID,
 		HostID: c.hostID, State: lehr.SandboxCreating, Resources: c.resources,
-	})
+	}})
 	if err != nil {
 		return lehr.Sandbox{}, err
 	}

@@ -425,9 +425,9 @@ func TestOrphanedCreation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		box, err := w.store.Sandboxes().Create(w.ctx(), lehr.Sandbox{
+		box, _, err := w.store.Sandboxes().Create(w.ctx(), store.NewSandbox{Sandbox: lehr.Sandbox{
 			ID: lehr.NewSandboxID(), TeamID: w.team, VersionID: v.Version.ID, HostID: w.host.ID, Resources: lehr.DefaultResources,
-		})
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}

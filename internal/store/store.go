@@ -5,7 +5,7 @@
 // fence (build, attempt) and is refused with Conflict once another attempt has
 // taken over. Times are UTC with microsecond precision. Leases are counted by
 // the database's clock. Methods are safe for concurrent use and return *errs.Error
-// with the kinds NotFound, Conflict, Exists, Invalid and Unavailable.
+// with the kinds NotFound, Conflict, Exists, Exhausted, Invalid and Unavailable.
 //
 // The suite in storetest defines what a store must do; sqlstore/lite and
 // sqlstore/pg pass it.
@@ -37,7 +37,9 @@ type Builds interface {
 	// found or made by (team, name), the idempotency key is honoured (the same
 	// key and team returns the earlier build with created=false; the same key
 	// with another SpecDigest is Conflict). The row carries its template id and
-	// step count from the start.
+	// step count from the start. Exhausted says which limit of the team is used
+	// up; limits and the insert are one transaction, so creates at the same time
+	// do not pass together.
 	Create(ctx context.Context, b NewBuild) (build lehr.Build, created bool, err error)
 	// Get returns a build with its current attempt's steps. An empty team means
 	// any team.
@@ -59,22 +61,30 @@ type NewBuild struct {
 	BaseDigest     lehr.Digest // of the base as resolved at create; may be empty
 	IdempotencyKey string
 	SpecDigest     lehr.Digest // of the request, compared for the same key
+	// MaxPending bounds the pending builds of a team that has no limit of its
+	// own; 0 is no bound. Creates at the same time may pass it together.
+	MaxPending int32
 }
 
 // ListBuilds selects a page of builds.
 type ListBuilds struct {
-	TeamID lehr.TeamID      // empty: every team
-	Name   string           // empty: every template
-	Status lehr.BuildStatus // empty: every status
-	Before lehr.BuildID     // exclusive cursor; empty: from the newest
-	Limit  int              // 1 to 1000
+	TeamID   lehr.TeamID       // empty: every team
+	Name     string            // empty: every template
+	Status   lehr.BuildStatus  // empty: every status
+	Metadata map[string]string // all of these; at most MaxPairs, and only with TeamID
+	Before   lehr.BuildID      // exclusive cursor; empty: from the newest
+	Limit    int               // 1 to 1000
 }
+
+// MaxPairs bounds the names and values that a filter asks for.
+const MaxPairs = 8
 
 // Queue is what workers and reapers ask of builds.
 type Queue interface {
 	// Claim moves the next pending build in order (priority, then the team with
 	// fewest running builds, then oldest) to running under a new attempt whose
-	// lease ends after lease. ok is false when nothing is pending.
+	// lease ends after lease. Builds that are deferred, and those of a team that
+	// runs as many as it may, are passed over. ok is false when none is left.
 	Claim(ctx context.Context, worker string, lease time.Duration) (build lehr.Build, ok bool, err error)
 	// Renew extends the attempt's lease. Conflict says the attempt is over:
 	// cancelled, reaped, or taken over.
@@ -91,9 +101,14 @@ type Queue interface {
 	// on a graceful stop, AttemptLost after a platform fault, which counts; the
 	// MaxLostAttempts-th lost one moves the build to failed with last as error.
 	GiveBack(ctx context.Context, f lehr.Fence, end lehr.AttemptEnd, last *lehr.BuildError) (lehr.BuildStatus, error)
+	// Defer is GiveBack(AttemptGivenBack) for a build that no host could take:
+	// it is not claimed again before wait is over.
+	Defer(ctx context.Context, f lehr.Fence, wait time.Duration) error
 	// Reap does the same as GiveBack(AttemptLost) for every attempt whose lease
-	// has ended, or for all running builds where all is true (the embedded
-	// default at start, which holds a lock on its folder); pending builds older
+	// has ended. Where all is true (the embedded default at start, which holds a
+	// lock on its folder) it takes back all running builds: their attempts are
+	// lost, but the cause is known, so they do not count towards
+	// MaxLostAttempts; the MaxTakenBack-th fails the build. Pending builds older
 	// than unplaced fail. It returns the builds it touched.
 	Reap(ctx context.Context, all bool, unplaced time.Duration) ([]lehr.Build, error)
 	Cleaner
@@ -150,6 +165,10 @@ type Templates interface {
 	PutVersion(ctx context.Context, name, tag string, v lehr.Version) (lehr.Tagged, error)
 	// Version returns one version by id.
 	Version(ctx context.Context, id lehr.VersionID) (lehr.Version, error)
+	// Tag points the tag to at the version that the tag from of the team's
+	// template points to; a tag that exists moves, in one transaction. NotFound
+	// when from is gone, Exhausted beyond MaxTags.
+	Tag(ctx context.Context, team lehr.TeamID, name, from, to string) (lehr.Tagged, error)
 	// Remove deletes a tag, or with an empty tag the whole template. Versions
 	// without tags stay while live sandboxes use them. Conflict names the live
 	// sandboxes that use it and the live builds that have it as their base.
@@ -217,39 +236,60 @@ const MaxLabels = 512
 // ListTemplates selects a page of templates.
 type ListTemplates struct {
 	TeamID lehr.TeamID
-	Name   string         // empty: all
-	Before lehr.VersionID // exclusive cursor
-	Limit  int            // 1 to 1000
+	Name   string            // empty: all
+	Type   lehr.TemplateType // empty: all
+	Labels map[string]string // all of these; at most MaxPairs, and only with TeamID
+	Before lehr.VersionID    // exclusive cursor
+	Limit  int               // 1 to 1000
 }
 
 // Sandboxes is the record of sandboxes.
 type Sandboxes interface {
 	// Create records a sandbox in state creating, before it is made. The version
-	// is protected from removal from here on; NotFound when it is gone.
-	Create(ctx context.Context, s lehr.Sandbox) (lehr.Sandbox, error)
+	// is protected from removal from here on; NotFound when it is gone. The
+	// idempotency key is honoured as in Builds.Create, for as long as the record
+	// is kept. Exhausted says which limit of the team is used up, in one
+	// transaction with the insert; a build's own sandbox counts towards none.
+	Create(ctx context.Context, n NewSandbox) (box lehr.Sandbox, created bool, err error)
+	// ByKey finds the sandbox of an idempotency key: Conflict where digest is
+	// another request's, NotFound where the key is new.
+	ByKey(ctx context.Context, team lehr.TeamID, key string, digest lehr.Digest) (lehr.Sandbox, error)
 	// Move is a compare-and-set along lehr.SandboxMoves from any state that has
 	// the move; Conflict names the present state. An end sets EndedAt.
 	Move(ctx context.Context, id lehr.SandboxID, to lehr.SandboxState, reason lehr.SandboxReason) (lehr.Sandbox, error)
+	// Fail is Move to failed with the error that the sandbox could not be made
+	// for, which is kept with it.
+	Fail(ctx context.Context, id lehr.SandboxID, reason lehr.SandboxReason, why lehr.SandboxError) (lehr.Sandbox, error)
 	Get(ctx context.Context, team lehr.TeamID, id lehr.SandboxID) (lehr.Sandbox, error)
 	List(ctx context.Context, q ListSandboxes) ([]lehr.Sandbox, error)
 	// SetExpiry sets or, with a zero ttl, removes the end of a live sandbox,
 	// counted from now by the database's clock.
 	SetExpiry(ctx context.Context, id lehr.SandboxID, ttl time.Duration) (lehr.Sandbox, error)
-	// Expired lists live sandboxes past their end, at most limit.
+	// Expired lists live sandboxes past their end, oldest end first, at most
+	// limit.
 	Expired(ctx context.Context, limit int) ([]lehr.Sandbox, error)
 	// Forget deletes records that ended before t and returns their number.
 	Forget(ctx context.Context, t time.Time) (int64, error)
 }
 
+// NewSandbox is a validated request.
+type NewSandbox struct {
+	lehr.Sandbox
+	RequestDigest lehr.Digest // of the request, compared for the same key
+}
+
 // ListSandboxes selects a page of sandboxes, newest first; builds' own are
 // left out unless Builds is set.
 type ListSandboxes struct {
-	TeamID lehr.TeamID // empty: every team
-	HostID lehr.HostID // empty: every host
-	All    bool        // ended ones too
-	Builds bool
-	Before lehr.SandboxID
-	Limit  int // 1 to 1000
+	TeamID   lehr.TeamID       // empty: every team
+	HostID   lehr.HostID       // empty: every host
+	State    lehr.SandboxState // empty: every state; an end needs All
+	Template string            // empty: every template; NAME or NAME:TAG, as recorded
+	Metadata map[string]string // all of these; at most MaxPairs, and only with TeamID
+	All      bool              // ended ones too
+	Builds   bool
+	Before   lehr.SandboxID
+	Limit    int // 1 to 1000
 }
 
 // Accounts is teams and keys.
@@ -264,6 +304,19 @@ type Accounts interface {
 	ListKeys(ctx context.Context, team lehr.TeamID, before lehr.KeyID, limit int) ([]lehr.Key, error)
 	// RevokeKey is idempotent for a known key.
 	RevokeKey(ctx context.Context, team lehr.TeamID, id lehr.KeyID) (lehr.Key, error)
+	Teams
+}
+
+// Teams is what administrators ask of teams.
+type Teams interface {
+	// TeamByName finds a team.
+	TeamByName(ctx context.Context, name string) (lehr.Team, error)
+	// ListTeams returns teams by name, those after a name.
+	ListTeams(ctx context.Context, after string, limit int) ([]lehr.Team, error)
+	// SetLimits replaces a team's limits. What the team holds beyond them stays.
+	SetLimits(ctx context.Context, id lehr.TeamID, l lehr.TeamLimits) (lehr.Team, error)
+	// Usage counts what a team holds now.
+	Usage(ctx context.Context, id lehr.TeamID) (lehr.TeamUsage, error)
 }
 
 // Hosts is the fleet.

@@ -8,13 +8,6 @@ import (
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
-const sqlTeamGet = `
-SELECT id, name, created_at FROM teams WHERE id = $1`
-
-const sqlTeamInsert = `
-INSERT INTO teams (id, name, created_at) VALUES ($1, $2, {now})
-ON CONFLICT (name) DO NOTHING`
-
 const sqlKeyColumns = `id, team_id, name, prefix, admin, created_at, revoked_at`
 
 const sqlKeyInsert = `
@@ -35,38 +28,6 @@ var pageKeys = page{
 }
 
 type accounts struct{ s *Store }
-
-// EnsureTeam implements store.Accounts.
-func (a accounts) EnsureTeam(ctx context.Context, name string) (lehr.Team, error) {
-	return write(ctx, a.s, "store.Accounts.EnsureTeam", func(ctx context.Context, t tx) (lehr.Team, error) {
-		if ref, err := lehr.ParseRef(name); err != nil || ref.Name != name {
-			return lehr.Team{}, errs.New(errs.Invalid, "%.80q is not the name of a team", name).WithField("name")
-		}
-		team, ok, err := one(ctx, t, scanTeam, sqlTeamByName, name)
-		if err != nil || ok {
-			return team, err
-		}
-		if _, err := t.exec(ctx, sqlTeamInsert, string(lehr.NewTeamID()), name); err != nil {
-			return lehr.Team{}, err
-		}
-		team, ok, err = one(ctx, t, scanTeam, sqlTeamByName, name)
-		if err == nil && !ok {
-			err = errs.New(errs.Unavailable, "the team was neither made nor found")
-		}
-		return team, err
-	})
-}
-
-// Team implements store.Accounts.
-func (a accounts) Team(ctx context.Context, id lehr.TeamID) (lehr.Team, error) {
-	return read(ctx, a.s, "store.Accounts.Team", func(ctx context.Context, t tx) (lehr.Team, error) {
-		team, ok, err := one(ctx, t, scanTeam, sqlTeamGet, string(id))
-		if err == nil && !ok {
-			err = unknownTeam(string(id))
-		}
-		return team, err
-	})
-}
 
 // CreateKey implements store.Accounts.
 func (a accounts) CreateKey(ctx context.Context, k lehr.Key, secretHash lehr.Digest) error {
@@ -122,13 +83,6 @@ func (a accounts) RevokeKey(ctx context.Context, team lehr.TeamID, id lehr.KeyID
 		}
 		return k, err // an error undoes the revocation of another team's key
 	})
-}
-
-func scanTeam(row scanner) (team lehr.Team, err error) {
-	var created sql.Null[int64]
-	err = row.Scan(&team.ID, &team.Name, &created)
-	team.CreatedAt = instant(created)
-	return team, err
 }
 
 func scanKey(row scanner) (k lehr.Key, err error) {

@@ -11,14 +11,27 @@ import (
 )
 
 // sqlQueueGiveBack counts a lost attempt ($3 is 1) and fails the build with
-// error $5 where it was number $4.
+// error $5 where it was number $4. It is not claimed again for $6.
 const sqlQueueGiveBack = `
 UPDATE template_builds
 SET lost_attempts = lost_attempts + $3,
     status        = CASE WHEN $3 = 1 AND lost_attempts + 1 >= $4 THEN 'failed' ELSE 'pending' END,
     error         = CASE WHEN $3 = 1 AND lost_attempts + 1 >= $4 THEN $5 END,
     completed_at  = CASE WHEN $3 = 1 AND lost_attempts + 1 >= $4 THEN {now} END,
-    queued_at     = {now}
+    queued_at     = {now},
+    not_before    = CASE WHEN CAST($6 AS BIGINT) = 0 THEN 0 ELSE {now} + $6 END
+WHERE id = $1 AND attempt = $2 AND status = 'running'
+RETURNING status`
+
+// sqlQueueTakeBack is sqlQueueGiveBack at the start of a control plane, which
+// is counted apart: $3 is the most, $4 the error.
+const sqlQueueTakeBack = `
+UPDATE template_builds
+SET taken_back   = taken_back + 1,
+    status       = CASE WHEN taken_back + 1 >= $3 THEN 'failed' ELSE 'pending' END,
+    error        = CASE WHEN taken_back + 1 >= $3 THEN $4 END,
+    completed_at = CASE WHEN taken_back + 1 >= $3 THEN {now} END,
+    queued_at    = {now}
 WHERE id = $1 AND attempt = $2 AND status = 'running'
 RETURNING status`
 
@@ -49,23 +62,46 @@ func (q queue) GiveBack(ctx context.Context, f lehr.Fence, end lehr.AttemptEnd, 
 		if end != lehr.AttemptLost && end != lehr.AttemptGivenBack {
 			return "", errs.New(errs.Invalid, "an attempt cannot be given back as %q", end)
 		}
-		status, ok, err := t.giveBack(ctx, f, end, last)
-		if err != nil {
-			return "", err
-		}
-		if !ok {
-			return "", t.fenceError(ctx, f)
-		}
-		_, err = t.attemptEnd(ctx, f, end)
-		return status, err
+		return t.giveBackNow(ctx, f, giveBack{end: end, last: last})
 	})
+}
+
+// Defer implements store.Queue.
+func (q queue) Defer(ctx context.Context, f lehr.Fence, wait time.Duration) error {
+	_, err := write(ctx, q.s, "store.Queue.Defer", func(ctx context.Context, t tx) (lehr.BuildStatus, error) {
+		if wait < 0 {
+			return "", errs.New(errs.Invalid, "a wait cannot be negative")
+		}
+		return t.giveBackNow(ctx, f, giveBack{end: lehr.AttemptGivenBack, wait: wait})
+	})
+	return err
+}
+
+// giveBack says how an attempt is given back.
+type giveBack struct {
+	end  lehr.AttemptEnd
+	last *lehr.BuildError // the build's, where it was the last that may be lost; nil: a usual one
+	wait time.Duration    // until the build may be claimed again
+}
+
+// giveBackNow moves the build and ends the attempt.
+func (t tx) giveBackNow(ctx context.Context, f lehr.Fence, g giveBack) (lehr.BuildStatus, error) {
+	status, ok, err := t.giveBack(ctx, f, g)
+	if err != nil {
+		return "", err
+	}
+	if !ok {
+		return "", t.fenceError(ctx, f)
+	}
+	_, err = t.attemptEnd(ctx, f, g.end)
+	return status, err
 }
 
 // giveBack moves the build, not the attempt. ok is false where the fence is
 // over.
-func (t tx) giveBack(ctx context.Context, f lehr.Fence, end lehr.AttemptEnd, last *lehr.BuildError) (lehr.BuildStatus, bool, error) {
-	if last == nil {
-		last = &lehr.BuildError{
+func (t tx) giveBack(ctx context.Context, f lehr.Fence, g giveBack) (lehr.BuildStatus, bool, error) {
+	if g.last == nil {
+		g.last = &lehr.BuildError{
 			Code:    codeAttemptsExhausted,
 			Message: fmt.Sprintf("%d attempts were lost: their workers or hosts went away", lehr.MaxLostAttempts),
 			Remedy:  "look at the hosts' health, then build again",
@@ -73,7 +109,21 @@ func (t tx) giveBack(ctx context.Context, f lehr.Fence, end lehr.AttemptEnd, las
 		}
 	}
 	return one(ctx, t, scanValue[lehr.BuildStatus], sqlQueueGiveBack,
-		string(f.BuildID), f.Attempt, flag(end == lehr.AttemptLost), lehr.MaxLostAttempts, toJSON(errorRecord(*last)))
+		string(f.BuildID), f.Attempt, flag(g.end == lehr.AttemptLost), lehr.MaxLostAttempts, toJSON(errorRecord(*g.last)),
+		g.wait.Microseconds())
+}
+
+// takeBack moves the build of an attempt that a start of the control plane
+// ended.
+func (t tx) takeBack(ctx context.Context, f lehr.Fence) (ok bool, err error) {
+	last := toJSON(errorRecord{
+		Code:    codeAttemptsExhausted,
+		Message: fmt.Sprintf("the control plane ended %d times under this build", lehr.MaxTakenBack),
+		Remedy:  "look into the server's log for what ended it, then build again",
+		Fault:   lehr.FaultPlatform,
+	})
+	_, ok, err = one(ctx, t, scanValue[lehr.BuildStatus], sqlQueueTakeBack, string(f.BuildID), f.Attempt, lehr.MaxTakenBack, last)
+	return ok, err
 }
 
 // errNotExpired undoes a reap that a renewal or an end overtook.
@@ -111,17 +161,7 @@ func (q queue) Reap(ctx context.Context, every bool, unplaced time.Duration) ([]
 }
 
 func (t tx) reap(ctx context.Context, f lehr.Fence, every bool) (lehr.Build, error) {
-	_, ok, err := t.giveBack(ctx, f, lehr.AttemptLost, nil)
-	if err != nil {
-		return lehr.Build{}, err
-	}
-	if ok && every {
-		ok, err = t.attemptEnd(ctx, f, lehr.AttemptLost)
-	} else if ok {
-		var n int64
-		n, err = t.exec(ctx, sqlAttemptEndExpired, string(f.BuildID), f.Attempt)
-		ok = n > 0
-	}
+	ok, err := t.reapMove(ctx, f, every)
 	if err != nil {
 		return lehr.Build{}, err
 	}
@@ -129,6 +169,22 @@ func (t tx) reap(ctx context.Context, f lehr.Fence, every bool) (lehr.Build, err
 		return lehr.Build{}, errs.New(errs.Conflict, "%w", errNotExpired)
 	}
 	return t.build(ctx, f.BuildID)
+}
+
+// reapMove moves the build and ends the attempt; ok is false where it is not
+// to be reaped any more.
+func (t tx) reapMove(ctx context.Context, f lehr.Fence, every bool) (ok bool, err error) {
+	if every {
+		if ok, err = t.takeBack(ctx, f); err != nil || !ok {
+			return false, err
+		}
+		return t.attemptEnd(ctx, f, lehr.AttemptLost)
+	}
+	if _, ok, err = t.giveBack(ctx, f, giveBack{end: lehr.AttemptLost}); err != nil || !ok {
+		return false, err
+	}
+	n, err := t.exec(ctx, sqlAttemptEndExpired, string(f.BuildID), f.Attempt)
+	return n > 0, err
 }
 
 // failUnplaced fails builds that waited for longer than unplaced; zero and

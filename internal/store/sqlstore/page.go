@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -9,32 +10,34 @@ import (
 // the text, so that the engine can use an index for them; the number of texts
 // is small and known, see variants.
 type page struct {
-	head    string   // up to and including one condition
-	filters []string // conditions with at most one "?" each
+	head    string   // up to and including one condition, with any "?"
+	filters []string // conditions, with any "?"
 	tail    string   // order and limit, with one "?"
 }
 
 // filter is a filter in use, or not.
 type filter struct {
-	on  bool
-	arg any // ignored where the condition takes none
+	on   bool
+	args []any // one for each "?" of the condition
 }
 
 // given filters by a text where it is not empty.
-func given[T ~string](s T) filter { return filter{on: s != "", arg: string(s)} }
+func given[T ~string](s T) filter { return filter{on: s != "", args: []any{string(s)}} }
 
 // build returns the text for the filters in use, which are in the order of
 // p.filters, and its arguments.
 func (p page) build(limit int, filters ...filter) (string, []any) {
+	return p.buildWith(nil, limit, filters...)
+}
+
+// buildWith is build for a page whose head takes arguments.
+func (p page) buildWith(head []any, limit int, filters ...filter) (string, []any) {
 	mask := 0
-	var args []any
+	args := slices.Clone(head)
 	for i, f := range filters {
-		if !f.on {
-			continue
-		}
-		mask |= 1 << i
-		if strings.Contains(p.filters[i], "?") {
-			args = append(args, f.arg)
+		if f.on {
+			mask |= 1 << i
+			args = append(args, f.args...)
 		}
 	}
 	return p.text(mask), append(args, limit)

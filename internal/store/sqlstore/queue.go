@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/lehr-dev/lehr/internal/errs"
@@ -21,21 +22,31 @@ WHERE status = 'pending' AND id = (
   WHERE p.status = 'pending' AND p.team_id = (
     SELECT t.id
     FROM (
-      SELECT n.id,
-        (SELECT COUNT(*) FROM template_builds r WHERE r.team_id = n.id AND r.status = 'running') AS running,
-        (SELECT o.priority FROM template_builds o WHERE o.team_id = n.id AND o.status = 'pending'
+      SELECT m.id,
+        m.max_running_builds AS most,
+        (SELECT COUNT(*) FROM template_builds r WHERE r.team_id = m.id AND r.status = 'running') AS running,
+        (SELECT o.priority FROM template_builds o WHERE o.team_id = m.id AND o.status = 'pending' AND o.not_before <= {now}
          ORDER BY o.priority DESC, o.id LIMIT 1) AS priority,
-        (SELECT o.id FROM template_builds o WHERE o.team_id = n.id AND o.status = 'pending'
+        (SELECT o.id FROM template_builds o WHERE o.team_id = m.id AND o.status = 'pending' AND o.not_before <= {now}
          ORDER BY o.priority DESC, o.id LIMIT 1) AS oldest
-      FROM teams n) t
-    WHERE t.oldest IS NOT NULL
+      FROM teams m) t
+    WHERE t.oldest IS NOT NULL AND (t.most = 0 OR t.running < t.most)
     ORDER BY t.priority DESC, t.running, t.oldest LIMIT 1)
+    AND p.not_before <= {now}
   ORDER BY p.priority DESC, p.id
   LIMIT 1 {skip_locked})
-RETURNING id, attempt`
+RETURNING id, attempt, team_id`
 
+// sqlQueueWaiting finds a build that Claim may take.
 const sqlQueueWaiting = `
-SELECT 1 FROM template_builds WHERE status = 'pending' LIMIT 1`
+SELECT 1 FROM teams m
+WHERE EXISTS (SELECT 1 FROM template_builds o WHERE o.team_id = m.id AND o.status = 'pending' AND o.not_before <= {now})
+  AND (m.max_running_builds = 0 OR m.max_running_builds >
+       (SELECT COUNT(*) FROM template_builds r WHERE r.team_id = m.id AND r.status = 'running'))
+LIMIT 1`
+
+const sqlTeamRunning = `
+SELECT max_running_builds FROM teams WHERE id = $1`
 
 // claimTries bounds how often a claimer looks again that found nothing though
 // builds wait, because others were about to claim them.
@@ -69,6 +80,9 @@ func (q queue) Claim(ctx context.Context, worker string, lease time.Duration) (l
 		claimed, err := write(ctx, q.s, op, func(ctx context.Context, t tx) (*lehr.Build, error) {
 			return t.claim(ctx, worker, lease)
 		})
+		if errors.Is(err, errTeamFull) {
+			continue
+		}
 		if err != nil || claimed != nil {
 			return deref(claimed), claimed != nil, err
 		}
@@ -83,10 +97,21 @@ func (q queue) Claim(ctx context.Context, worker string, lease time.Duration) (l
 	return lehr.Build{}, false, nil
 }
 
+// errTeamFull undoes a claim that another one overtook.
+var errTeamFull = errors.New("the team runs as many builds as it may")
+
 // claim returns nil where it finds nothing.
 func (t tx) claim(ctx context.Context, worker string, lease time.Duration) (*lehr.Build, error) {
-	f, ok, err := one(ctx, t, scanFence, sqlQueueClaim)
+	type claimed struct {
+		lehr.Fence
+		team lehr.TeamID
+	}
+	scan := func(row scanner) (c claimed, err error) { return c, row.Scan(&c.BuildID, &c.Attempt, &c.team) }
+	f, ok, err := one(ctx, t, scan, sqlQueueClaim)
 	if err != nil || !ok {
+		return nil, err
+	}
+	if err := t.roomToRun(ctx, f.team); err != nil {
 		return nil, err
 	}
 	if _, err := t.exec(ctx, sqlAttemptInsert, string(f.BuildID), worker, lease.Microseconds()); err != nil {
@@ -94,6 +119,24 @@ func (t tx) claim(ctx context.Context, worker string, lease time.Duration) (*leh
 	}
 	b, err := t.build(ctx, f.BuildID)
 	return &b, err
+}
+
+// roomToRun counts again, with the team locked, what claims at the same time
+// could not see of each other.
+func (t tx) roomToRun(ctx context.Context, team lehr.TeamID) error {
+	most, _, err := one(ctx, t, scanValue[int32], sqlTeamRunning, string(team))
+	if err != nil || most == 0 {
+		return err
+	}
+	a, err := t.lockTeam(ctx, team)
+	if err != nil {
+		return err
+	}
+	n, _, err := one(ctx, t, scanValue[int32], sqlBuildUsage, string(team), string(lehr.BuildRunning))
+	if err == nil && a.limits.RunningBuilds > 0 && n > a.limits.RunningBuilds {
+		err = errs.New(errs.Conflict, "%w", errTeamFull)
+	}
+	return err
 }
 
 // Renew implements store.Queue.

@@ -63,6 +63,9 @@ func (r templates) Remove(ctx context.Context, team lehr.TeamID, name, tag strin
 		if !ok {
 			return false, unknown
 		}
+		if _, err := t.exec(ctx, sqlTemplateLock, string(id)); err != nil {
+			return false, err
+		}
 		if err := t.templateUnused(ctx, removal{team: team, template: id, name: name, tag: tag}); err != nil {
 			return false, err
 		}

@@ -17,7 +17,7 @@ import (
 
 // partial statements are parts of others.
 var partial = []string{
-	"sqlBuildSelect", "sqlTaggedColumns", "sqlTaggedSelect", "sqlVersionColumns", "sqlVersionFree",
+	"sqlBuildSelect", "sqlBuildColumns", "sqlTeamColumns", "sqlTeamLimitColumns", "pageTemplatesTail", "sqlTaggedColumns", "sqlTaggedSelect", "sqlVersionColumns", "sqlVersionFree",
 	"sqlSandboxColumns", "sqlSandboxSelect", "sqlKeyColumns", "sqlHostColumns", "sqlLogInsertHead",
 }
 

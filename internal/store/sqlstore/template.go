@@ -36,20 +36,31 @@ ON CONFLICT (team_id, name) DO NOTHING`
 const sqlTagsOfVersion = `
 SELECT tag FROM template_tags WHERE version_id = $1 ORDER BY tag`
 
-const sqlTeamByName = `
-SELECT id, name, created_at FROM teams WHERE name = $1`
-
 // pageTemplates lists every tag of a page of versions.
 var pageTemplates = page{
 	head: `
 SELECT ` + sqlTaggedColumns + `
 FROM (SELECT w.* FROM template_versions w JOIN templates n ON n.id = w.template_id
       WHERE EXISTS (SELECT 1 FROM template_tags e WHERE e.version_id = w.id)`,
-	filters: []string{"w.team_id IN (?, '" + string(lehr.PlatformTeam) + "')", "n.name = ?", "w.id < ?"},
-	tail: `ORDER BY w.id DESC LIMIT ?) v
+	filters: []string{"w.team_id IN (?, '" + string(lehr.PlatformTeam) + "')", "n.name = ?", "w.type = ?", "w.id < ?"},
+	tail:    pageTemplatesTail,
+}
+
+const pageTemplatesTail = `ORDER BY w.id DESC LIMIT ?) v
 JOIN templates t ON t.id = v.template_id
 JOIN template_tags g ON g.version_id = v.id
-ORDER BY v.id DESC, g.tag`,
+ORDER BY v.id DESC, g.tag`
+
+// pageLabelledTemplates is pageTemplates for versions with a label.
+var pageLabelledTemplates = page{
+	head: `
+SELECT ` + sqlTaggedColumns + `
+FROM (SELECT w.* FROM version_pairs p
+      JOIN template_versions w ON w.id = p.object_id JOIN templates n ON n.id = w.template_id
+      WHERE p.team_id IN (?, '` + string(lehr.PlatformTeam) + `') AND p.pair = ?
+        AND EXISTS (SELECT 1 FROM template_tags e WHERE e.version_id = w.id)`,
+	filters: []string{otherPairs("version_pairs"), "n.name = ?", "w.type = ?", "w.id < ?"},
+	tail:    pageTemplatesTail,
 }
 
 type templates struct{ s *Store }
@@ -104,7 +115,14 @@ func (r templates) List(ctx context.Context, q store.ListTemplates) ([]lehr.Tagg
 		if err := checkLimit(q.Limit); err != nil {
 			return nil, err
 		}
-		text, args := pageTemplates.build(q.Limit, given(q.TeamID), given(q.Name), given(q.Before))
+		if err := checkPairs("labels", q.TeamID, q.Labels); err != nil {
+			return nil, err
+		}
+		text, args := pageTemplates.build(q.Limit, given(q.TeamID), given(q.Name), given(q.Type), given(q.Before))
+		if pairs := pairsOf(q.Labels); len(pairs) > 0 {
+			text, args = pageLabelledTemplates.buildWith([]any{string(q.TeamID), pairs[0]}, q.Limit,
+				others(pairs), given(q.Name), given(q.Type), given(q.Before))
+		}
 		rows, err := all(ctx, t, scanTagged, text, args...)
 		if err != nil {
 			return nil, err

@@ -8,21 +8,23 @@ func texts() []string {
 	return slices.Concat(
 		[]string{
 			sqlBuildGet, sqlBuildInsert, sqlBuildByKey, sqlBuildCancel,
-			sqlQueueClaim, sqlQueueWaiting, sqlQueueFinish, sqlQueueGiveBack, sqlQueueUnplaced,
+			sqlQueueClaim, sqlQueueWaiting, sqlQueueFinish, sqlQueueGiveBack, sqlQueueTakeBack, sqlQueueUnplaced, sqlTeamRunning,
 			sqlAttemptInsert, sqlAttemptRenew, sqlAttemptPlace, sqlAttemptEnd, sqlAttemptEndExpired,
 			sqlAttemptRunning, sqlAttemptExpired, sqlAttemptUnclean, sqlAttemptClean, sqlBuildClean,
 			sqlFenceGet, sqlStepFence, sqlStepPut, sqlStepList,
 			sqlLogReserve, sqlLogRoom, sqlLogCap, sqlLogRead, sqlLogOld, sqlLogDelete, sqlLogExpired,
 			sqlTemplateResolve, sqlTemplateGet, sqlTemplateFind, sqlTemplateInsert, sqlTemplateUsers,
-			sqlTagsOfVersion, sqlTagPut, sqlTagUsers, sqlBaseUsers, sqlTagDelete, sqlTagDeleteAll,
+			sqlTemplateLock, sqlTagsOfVersion, sqlTagPut, sqlTagCopy, sqlTagCount, sqlTagUsers, sqlBaseUsers, sqlTagDelete, sqlTagDeleteAll,
 			sqlVersionGet, sqlVersionInsert, sqlVersionUnreferenced, sqlVersionDelete, sqlVersionDigestUse, sqlVersionReferences,
-			sqlSandboxGet, sqlSandboxInsert, sqlSandboxMove, sqlSandboxExpiry, sqlSandboxExpired, sqlSandboxForget,
-			sqlTeamGet, sqlTeamByName, sqlTeamInsert, sqlKeyInsert, sqlKeyByHash, sqlKeyRevoke,
+			sqlSandboxGet, sqlSandboxByKey, sqlSandboxInsert, sqlSandboxMove, sqlSandboxFail, sqlSandboxExpiry, sqlSandboxExpired, sqlSandboxForget,
+			sqlTeamGet, sqlTeamByName, sqlTeamInsert, sqlTeamList, sqlTeamSetLimits, sqlTeamLock, sqlTeamPay, sqlLiveUsage, sqlBuildUsage, sqlKeyInsert, sqlKeyByHash, sqlKeyRevoke,
 			sqlClaimFence, sqlClaimPut, sqlClaimList, sqlClaimDrop, sqlClaimUse, sqlClaimRelease,
 			sqlMarkLock, sqlMarkCondemn, sqlMarkCondemned, sqlMarkAbsolve, sqlMarkRelease,
 			sqlCensusBuilds, sqlCensusSandboxes,
 			sqlHostPut, sqlHostGet, sqlHostList,
+			sqlSandboxPairInsert, sqlBuildPairInsert, sqlVersionPairInsert, sqlVersionUnpaired, sqlVersionPaired,
 		},
-		logInserts(), pageBuilds.variants(), pageTemplates.variants(), pageSandboxes.variants(), pageKeys.variants(),
+		logInserts(), pageBuilds.variants(), pagePairedBuilds.variants(), pageTemplates.variants(), pageLabelledTemplates.variants(),
+		pageSandboxes.variants(), pagePairedSandboxes.variants(), pageKeys.variants(),
 	)
 }

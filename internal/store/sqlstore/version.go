@@ -20,8 +20,8 @@ SELECT ` + sqlVersionColumns + ` FROM template_versions v WHERE v.id = $1`
 const sqlVersionInsert = `
 INSERT INTO template_versions (id, template_id, team_id, build_id, type, platform, image_digest, snapshot_digest,
                                engine_digest, size_bytes, vcpus, memory_mb, disk_mb, base_template, base_digest,
-                               config, plan, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, {now})`
+                               config, plan, paired, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 1, {now})`
 
 const sqlTagPut = `
 INSERT INTO template_tags (template_id, tag, team_id, version_id, moved_at) VALUES ($1, $2, $3, $4, {now})
@@ -137,6 +137,9 @@ func (t tx) versionPut(ctx context.Context, v lehr.Version, tag string) error {
 		return errs.New(errs.Exists, "there is a version %s, or one of build %s, already", v.ID, v.BuildID)
 	}
 	if err != nil {
+		return err
+	}
+	if err := t.putPairs(ctx, sqlVersionPairInsert, string(v.ID), v.TeamID, labelPairs(v.Config.Labels)); err != nil {
 		return err
 	}
 	_, err = t.exec(ctx, sqlTagPut, string(v.TemplateID), tag, string(v.TeamID), string(v.ID))

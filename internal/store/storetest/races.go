@@ -342,7 +342,7 @@ func forgetAgainstCreate(b *bench) {
 		var createErr, forgetErr error
 		parallel(2, func(i int) {
 			if i == 0 {
-				_, createErr = b.Sandboxes().Create(b.ctx, s)
+				_, _, createErr = b.Sandboxes().Create(b.ctx, s)
 				return
 			}
 			_, _, forgetErr = b.Templates().Forget(b.ctx, v.ID)

@@ -22,17 +22,17 @@ func sandboxScenarios() []scenario {
 	}
 }
 
-func (b *bench) sandboxOf(v lehr.VersionID) lehr.Sandbox {
-	return lehr.Sandbox{
+func (b *bench) sandboxOf(v lehr.VersionID) store.NewSandbox {
+	return store.NewSandbox{Sandbox: lehr.Sandbox{
 		ID: lehr.NewSandboxID(), TeamID: b.team, Template: "app:default", VersionID: v, HostID: lehr.NewHostID(),
 		Resources: lehr.Resources{VCPUs: 1, MemoryMB: 128, DiskMB: 64},
-	}
+	}}
 }
 
 func (b *bench) newSandbox(v lehr.VersionID) lehr.SandboxID {
 	b.Helper()
 	s := b.sandboxOf(v)
-	_, err := b.Sandboxes().Create(b.ctx, s)
+	_, _, err := b.Sandboxes().Create(b.ctx, s)
 	b.ok(err, "Create(sandbox)")
 	return s.ID
 }
@@ -41,17 +41,19 @@ func sandboxCreate(b *bench) {
 	s := b.sandboxOf(b.put(b.team, "app", "default"))
 	s.ExpiresAt = time.Date(2099, 1, 2, 3, 4, 5, 6000, time.UTC)
 	s.BuildID = b.create(b.newBuild("app")).ID
-	made, err := b.Sandboxes().Create(b.ctx, s)
+	s.Metadata = map[string]string{"a": "1", "b": ""}
+	made, created, err := b.Sandboxes().Create(b.ctx, s)
 	b.ok(err, "Create()")
+	b.equal(created, true, "created")
 	s.State, s.CreatedAt = lehr.SandboxCreating, made.CreatedAt
-	b.equal(made, s, "Create()")
+	b.equal(made, s.Sandbox, "Create()")
 	if made.CreatedAt.IsZero() {
 		b.Error("CreatedAt is zero")
 	}
 	for _, team := range []lehr.TeamID{b.team, ""} {
 		got, err := b.Sandboxes().Get(b.ctx, team, s.ID)
 		b.ok(err, "Get(%q)", team)
-		b.equal(got, s, "Get(%q)", team)
+		b.equal(got, s.Sandbox, "Get(%q)", team)
 	}
 	_, err = b.Sandboxes().Get(b.ctx, b.newTeam("team-b"), s.ID)
 	b.kind(err, errs.NotFound, "Get(another team's)")
@@ -60,25 +62,25 @@ func sandboxCreate(b *bench) {
 func sandboxCreateRefuses(b *bench) {
 	v := b.put(b.team, "app", "default")
 	s := b.sandboxOf(v)
-	_, err := b.Sandboxes().Create(b.ctx, s)
+	_, _, err := b.Sandboxes().Create(b.ctx, s)
 	b.ok(err, "Create()")
-	_, err = b.Sandboxes().Create(b.ctx, s)
+	_, _, err = b.Sandboxes().Create(b.ctx, s)
 	b.kind(err, errs.Exists, "Create(same id)")
 	for name, test := range map[string]struct {
-		spoil func(*lehr.Sandbox)
+		spoil func(*store.NewSandbox)
 		want  errs.Kind
 	}{
-		"no id":           {func(s *lehr.Sandbox) { s.ID = "" }, errs.Invalid},
-		"no team":         {func(s *lehr.Sandbox) { s.TeamID = "" }, errs.Invalid},
-		"running":         {func(s *lehr.Sandbox) { s.State = lehr.SandboxRunning }, errs.Invalid},
-		"no version":      {func(s *lehr.Sandbox) { s.VersionID = "" }, errs.NotFound},
-		"unknown version": {func(s *lehr.Sandbox) { s.VersionID = lehr.NewVersionID() }, errs.NotFound},
-		"unknown team":    {func(s *lehr.Sandbox) { s.TeamID = lehr.NewTeamID() }, errs.NotFound},
-		"unknown build":   {func(s *lehr.Sandbox) { s.BuildID = lehr.NewBuildID() }, errs.NotFound},
+		"no id":           {func(s *store.NewSandbox) { s.ID = "" }, errs.Invalid},
+		"no team":         {func(s *store.NewSandbox) { s.TeamID = "" }, errs.Invalid},
+		"running":         {func(s *store.NewSandbox) { s.State = lehr.SandboxRunning }, errs.Invalid},
+		"no version":      {func(s *store.NewSandbox) { s.VersionID = "" }, errs.NotFound},
+		"unknown version": {func(s *store.NewSandbox) { s.VersionID = lehr.NewVersionID() }, errs.NotFound},
+		"unknown team":    {func(s *store.NewSandbox) { s.TeamID = lehr.NewTeamID() }, errs.NotFound},
+		"unknown build":   {func(s *store.NewSandbox) { s.BuildID = lehr.NewBuildID() }, errs.NotFound},
 	} {
 		s := b.sandboxOf(v)
 		test.spoil(&s)
-		_, err := b.Sandboxes().Create(b.ctx, s)
+		_, _, err := b.Sandboxes().Create(b.ctx, s)
 		b.kind(err, test.want, "Create(%s)", name)
 	}
 }
@@ -169,7 +171,7 @@ func sandboxList(b *bench) {
 		s := b.sandboxOf(v)
 		s.TeamID, s.HostID, s.BuildID = n.team, n.host, n.build
 		names[s.ID] = n.name
-		_, err := b.Sandboxes().Create(b.ctx, s)
+		_, _, err := b.Sandboxes().Create(b.ctx, s)
 		b.ok(err, "Create(%s)", n.name)
 		if n.dead {
 			_, err := b.Sandboxes().Move(b.ctx, s.ID, lehr.SandboxFailed, lehr.ReasonEngine)

@@ -84,6 +84,7 @@ func sandboxProtects(b *bench) {
 	kept, err := b.Sandboxes().Get(b.ctx, b.team, sandbox)
 	b.ok(err, "Get(sandbox of a forgotten version)")
 	b.equal(kept.VersionID, v.ID, "its version")
-	_, err = b.Sandboxes().Create(b.ctx, lehr.Sandbox{ID: lehr.NewSandboxID(), TeamID: b.team, VersionID: v.ID})
+	gone := b.sandboxOf(v.ID)
+	_, _, err = b.Sandboxes().Create(b.ctx, gone)
 	b.kind(err, errs.NotFound, "Create(sandbox of a forgotten version)")
 }

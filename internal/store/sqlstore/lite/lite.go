@@ -56,7 +56,11 @@ func Open(ctx context.Context, o Options) (*sqlstore.Store, error) {
 	if err := db.migrate(ctx, dialect); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return sqlstore.New(db, dialect), nil
+	s := sqlstore.New(db, dialect)
+	if err := s.FillPairs(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // Dialect returns SQLite's words; c is the database's clock.

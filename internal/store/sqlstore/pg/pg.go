@@ -45,7 +45,11 @@ func Open(ctx context.Context, o Options) (*sqlstore.Store, error) {
 	if err := sqlstore.Migrate(ctx, pool, Dialect()); err != nil {
 		return nil, errors.Join(err, pool.Close())
 	}
-	return sqlstore.New(&database{pool: pool}, Dialect()), nil
+	s := sqlstore.New(&database{pool: pool}, Dialect())
+	if err := s.FillPairs(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // Connect returns the pool that Open uses. It neither dials nor migrates.
