@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
+	"github.com/lehr-dev/lehr/internal/cli/progress"
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/recipe"
 )
@@ -25,6 +27,7 @@ type buildFlags struct {
 	cpus, memory, disk           int32
 	noCache, skipPrePost, detach bool
 	args, secrets                []string
+	progress                     string
 }
 
 func (a *app) buildCommand() *cobra.Command {
@@ -33,7 +36,10 @@ func (a *app) buildCommand() *cobra.Command {
 		Use: "build -t NAME[:TAG] [flags]", Short: "Turn a recipe into a template",
 		Long: "Turn a recipe into a template and show what happens, live.\n" +
 			"The first Ctrl-C cancels the build; on a terminal a second one leaves it to itself.\n" +
-			"With --output json the build is printed on stdout once it has ended, also when it failed.",
+			"With --output json the build is printed on stdout once it has ended, also when it failed.\n\n" +
+			"Progress goes to stderr. tty is a live picture, plain one line \"#step seconds text\" for each line of output,\n" +
+			"rawjson one JSON object a line for each event (build, step, log, note, error), quiet nothing but errors, with the\n" +
+			"version on stdout. auto is tty on a terminal, and plain elsewhere, in CI and where TERM is dumb.",
 		Example: `  lehr build -t web                         # reads Recipe, else Dockerfile
   lehr build -t web:v2 -f web.recipe --memory 1024
   lehr build -t mine --base dir:./rootfs -f - <<< 'RUN make install'`,
@@ -58,6 +64,8 @@ func (a *app) buildCommand() *cobra.Command {
 	fs.StringArrayVar(&f.secrets, "secret", nil, "not supported yet")
 	fs.BoolVar(&f.skipPrePost, "skip-pre-post", false, "leave out the pre- and post-build steps")
 	fs.BoolVar(&f.detach, "detach", false, "print the created build and do not wait for it")
+	a.progressFlag(fs, &f.progress, progress.Auto)
+	completeProgress(cmd)
 	_ = fs.MarkHidden("secret") // refused with a reason; the flag exists
 	return cmd
 }
@@ -69,7 +77,11 @@ func (a *app) build(cmd *cobra.Command, f *buildFlags) error {
 	case len(f.secrets) > 0:
 		return usage("--secret is not supported yet")
 	}
-	req, err := a.buildRequest(cmd, f)
+	mode, err := a.progressTerminal().Choose(f.progress)
+	if err != nil {
+		return usageError{err}
+	}
+	req, source, err := a.buildRequest(cmd, f)
 	if err != nil {
 		return err
 	}
@@ -81,32 +93,42 @@ func (a *app) build(cmd *cobra.Command, f *buildFlags) error {
 		return err
 	}
 	if !f.detach {
-		return a.buildAndWatch(cmd.Context(), c, req)
+		w := &watch{app: a, client: c, source: source, quiet: mode == progress.Quiet}
+		w.display = a.display(mode, source, a.earlier(cmd.Context(), c, mode, req.GetName()), true)
+		return w.buildAndWatch(cmd.Context(), req)
 	}
 	res, err := c.Builds.Create(cmd.Context(), connect.NewRequest(req))
-	if err != nil {
+	switch {
+	case err != nil:
+		w := &watch{app: a, source: source, display: a.display(progress.Plain, source, nil, false)}
+		return w.refused(err)
+	case mode == progress.Quiet && !a.json():
+		_, err := fmt.Fprintln(a.env.Stdout, res.Msg.GetId())
 		return err
 	}
 	return a.printBuild(res.Msg)
 }
 
-func (a *app) buildRequest(cmd *cobra.Command, f *buildFlags) (*lehrv1.CreateBuildRequest, error) {
+func (a *app) buildRequest(cmd *cobra.Command, f *buildFlags) (*lehrv1.CreateBuildRequest, recipeSource, error) {
 	args, err := pairs("build-arg", f.args)
 	if err != nil {
-		return nil, err
+		return nil, recipeSource{}, err
 	}
-	text, err := a.readRecipe(cmd.Context(), f.file)
+	name, text, err := a.readRecipe(cmd.Context(), f.file)
 	if err != nil {
-		return nil, err
+		return nil, recipeSource{}, err
 	}
 	// Read here too, because only here the lines of the file are known.
-	if _, err := recipe.ParseFile(text); err != nil {
-		return nil, err
+	parsed, err := recipe.ParseFile(text)
+	if err != nil {
+		return nil, recipeSource{}, err
 	}
 	elements, err := recipe.Split(text)
 	if err != nil {
-		return nil, err
+		return nil, recipeSource{}, err
 	}
+	source := newRecipeSource(name, text, parsed, elements)
+	source.ownCheck = f.healthcheck == ""
 	req := &lehrv1.CreateBuildRequest{
 		Name: f.tag, Recipe: elements.Texts(), Healthcheck: f.healthcheck, SkipPrePost: f.skipPrePost, NoCache: f.noCache, BuildArgs: args,
 	}
@@ -119,14 +141,15 @@ func (a *app) buildRequest(cmd *cobra.Command, f *buildFlags) (*lehrv1.CreateBui
 	if cmd.Flags().Changed("disk") {
 		req.DiskMb = &f.disk
 	}
-	return req, nil
+	return req, source, nil
 }
 
 // readRecipe reads the named file, standard input for "-", or the first of
-// Recipe and Dockerfile in the current folder.
-func (a *app) readRecipe(ctx context.Context, name string) (string, error) {
+// Recipe and Dockerfile in the current folder, and says which it was.
+func (a *app) readRecipe(ctx context.Context, name string) (file, text string, err error) {
 	if name == "-" {
-		return recipeText(a.readStdin(ctx, maxRecipe+1))
+		text, err := recipeText(a.readStdin(ctx, maxRecipe+1))
+		return "-", text, err
 	}
 	names := []string{name}
 	if name == "" {
@@ -138,19 +161,19 @@ func (a *app) readRecipe(ctx context.Context, name string) (string, error) {
 			continue
 		}
 		if err != nil {
-			return "", errs.New(errs.Invalid, "the recipe cannot be read: %v", err)
+			return "", "", errs.New(errs.Invalid, "the recipe cannot be read: %v", err)
 		}
 		defer f.Close()
 		text, err := recipeText(io.ReadAll(io.LimitReader(f, maxRecipe+1)))
 		if err != nil {
-			return "", errs.Wrap(err, errs.Invalid, "", n).WithCode(errs.CodeOf(err))
+			return "", "", errs.Wrap(err, errs.Invalid, "", n).WithCode(errs.CodeOf(err))
 		}
-		return text, nil
+		return n, text, nil
 	}
 	if name != "" {
-		return "", usage("there is no recipe file %s", name)
+		return "", "", usage("there is no recipe file %s", name)
 	}
-	return "", usage("there is no Recipe or Dockerfile in this folder; name one with -f")
+	return "", "", usage("there is no Recipe or Dockerfile in this folder; name one with -f")
 }
 
 func recipeText(b []byte, err error) (string, error) {

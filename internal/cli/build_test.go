@@ -12,6 +12,7 @@ import (
 	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
 	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/agent/agenttest"
+	"github.com/lehr-dev/lehr/internal/cli/progress"
 )
 
 // built is what tests read of a build.
@@ -195,7 +196,8 @@ func TestSecondInterruptDetachesOnATerminal(t *testing.T) {
 		<-cancelling
 		(*a.onInterrupt.Load())()
 	}()
-	got := a.buildAndWatch(t.Context(), cl, &lehrv1.CreateBuildRequest{Name: "web", Recipe: []string{"RUN x"}, SkipPrePost: true})
+	watching := &watch{app: a, client: cl, display: a.display(progress.Plain, recipeSource{}, nil, true)}
+	got := watching.buildAndWatch(t.Context(), &lehrv1.CreateBuildRequest{Name: "web", Recipe: []string{"RUN x"}, SkipPrePost: true})
 	if got != exitCode(ExitCancelled) {
 		t.Errorf("buildAndWatch() = %v, want exit code 130", got)
 	}

@@ -10,6 +10,7 @@ import (
 
 	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
 	"github.com/lehr-dev/lehr/api/jsonwire"
+	"github.com/lehr-dev/lehr/internal/cli/progress"
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/sdk"
 )
@@ -159,8 +160,8 @@ func (a *app) logPrinter(w io.Writer) func(*lehrv1.LogLine) error {
 			return err
 		}
 	}
-	p := &plainLog{out: w}
-	return p.line
+	p := &progress.Lines{Out: w}
+	return func(l *lehrv1.LogLine) error { return p.Print(l, l.GetText()) }
 }
 
 func (a *app) printLogArray(ctx context.Context, c *sdk.Client, req *lehrv1.BuildLogsRequest) error {

@@ -1,53 +1,16 @@
 package cli
 
 import (
-	"regexp"
 	"strings"
-	"unicode"
+
+	"github.com/lehr-dev/lehr/internal/cli/progress"
 )
 
-// escapes are the sequences of ECMA-48 by which programs colour their output
-// and move the cursor: CSI, the strings (OSC, DCS, SOS, PM, APC) up to their
-// terminator, and the short ones.
-var escapes = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\\\)?|\x1b[ -/]*[0-~]")
-
-// clean makes one line of hostile text fit for a terminal: escape sequences go,
-// what a carriage return overwrites goes, and other control characters, with
-// those that turn the direction of writing, become a dot.
-func clean(s string) string {
-	s = escapes.ReplaceAllString(s, "")
-	return strings.Map(func(r rune) rune {
-		if r != '\t' && unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029' {
-			return '·'
-		}
-		return r
-	}, lastWritten(s))
-}
-
-// lastWritten returns what a terminal would show at the end of a line that
-// progress was written over with carriage returns: the last part that is not
-// blank.
-func lastWritten(s string) string {
-	if !strings.Contains(s, "\r") {
-		return s
-	}
-	parts := strings.Split(s, "\r")
-	for i := len(parts) - 1; i > 0; i-- {
-		if strings.TrimSpace(parts[i]) != "" {
-			return parts[i]
-		}
-	}
-	return parts[0]
-}
+// clean makes one line of hostile text fit for a terminal.
+func clean(s string) string { return progress.Clean(s) }
 
 // cleanLines is clean for text of several lines.
-func cleanLines(s string) []string {
-	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
-	for i := range lines {
-		lines[i] = clean(lines[i])
-	}
-	return lines
-}
+func cleanLines(s string) []string { return progress.CleanLines(s) }
 
 // cell is clean for a place in a table: lines are joined and tabs, which part
 // cells, become spaces.

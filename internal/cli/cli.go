@@ -51,6 +51,9 @@ type Env struct {
 // Main runs one command line and returns its exit code.
 func Main(ctx context.Context, env Env) int {
 	a := &app{env: env, terminal: isTerminal(env.Stderr)}
+	if a.terminal {
+		a.size = sizeOf(env.Stderr)
+	}
 	a.env.Stdout, a.env.Stderr = pipe{env.Stdout}, pipe{env.Stderr}
 	ctx, cancel := context.WithCancel(ctx)
 	var listening sync.WaitGroup
@@ -77,8 +80,9 @@ func Main(ctx context.Context, env Env) int {
 // app is shared by the commands of one run.
 type app struct {
 	env      Env
-	output   string // "table" or "json"
-	terminal bool   // a person watches stderr
+	output   string                     // "table" or "json"
+	terminal bool                       // a person watches stderr
+	size     func() (width, height int) // of that terminal, nil where there is none
 
 	// onInterrupt takes interrupts where the command wants them; nil ends the
 	// command's context.
@@ -121,6 +125,21 @@ func (p pipe) Write(b []byte) (int, error) {
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// sizeOf asks a terminal for its size; 0 where it does not say.
+func sizeOf(w io.Writer) func() (width, height int) {
+	f, ok := w.(*os.File)
+	if !ok {
+		return nil
+	}
+	return func() (width, height int) {
+		width, height, err := term.GetSize(int(f.Fd()))
+		if err != nil {
+			return 0, 0
+		}
+		return width, height
+	}
 }
 
 // usageError marks a wrong command line.

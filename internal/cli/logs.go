@@ -2,9 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
-	"io"
-	"time"
 
 	"connectrpc.com/connect"
 
@@ -15,7 +12,7 @@ import (
 // followLogs prints lines after req.After. A stream that breaks after it has
 // delivered is taken up again after the last line seen; other errors end it.
 func (a *app) followLogs(ctx context.Context, c *sdk.Client, req *lehrv1.BuildLogsRequest, print func(*lehrv1.LogLine) error) error {
-	patience := a.patience()
+	patience := a.patience(nil)
 	first := req.GetAfter()
 	for {
 		before := req.GetAfter()
@@ -43,19 +40,4 @@ func streamLogs(ctx context.Context, c *sdk.Client, req *lehrv1.BuildLogsRequest
 		req.After = stream.Msg().GetSeq()
 	}
 	return stream.Err()
-}
-
-// plainLog prints "#step seconds text" lines; seconds count from the first line.
-type plainLog struct {
-	out   io.Writer
-	start time.Time
-}
-
-func (p *plainLog) line(l *lehrv1.LogLine) error {
-	at := l.GetTime().AsTime()
-	if p.start.IsZero() {
-		p.start = at
-	}
-	_, err := fmt.Fprintf(p.out, "#%d %.1f %s\n", l.GetStep(), at.Sub(p.start).Seconds(), clean(l.GetText()))
-	return err
 }

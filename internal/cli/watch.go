@@ -10,47 +10,66 @@ import (
 	"connectrpc.com/connect"
 
 	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
+	"github.com/lehr-dev/lehr/internal/cli/progress"
 	"github.com/lehr-dev/lehr/sdk"
 )
+
+// watch is one build while a person or a program follows it.
+type watch struct {
+	app     *app
+	client  *sdk.Client
+	display progress.Display
+	source  recipeSource // of the build's recipe; empty where it is not at hand
+	quiet   bool
+}
 
 // buildAndWatch creates a build, shows it until it has ended and returns its
 // exit code. Interrupts count from before the create: a build that the server
 // has made must not run on because nobody waited for its id.
-func (a *app) buildAndWatch(ctx context.Context, c *sdk.Client, req *lehrv1.CreateBuildRequest) error {
-	i := newBuildInterrupts(ctx, a, c)
+func (w *watch) buildAndWatch(ctx context.Context, req *lehrv1.CreateBuildRequest) error {
+	defer w.display.Close()
+	i := newBuildInterrupts(ctx, w)
 	defer i.end()
-	res, err := c.Builds.Create(i.ctx, connect.NewRequest(req))
+	res, err := w.client.Builds.Create(i.ctx, connect.NewRequest(req))
 	if err != nil {
 		i.detach() // there is nothing to cancel
-		return err
+		return w.refused(err)
 	}
 	b := res.Msg
 	i.created(b.GetId())
-	fmt.Fprintf(a.env.Stderr, "build %s of %s:%s, %d steps\n", b.GetId(), b.GetName(), b.GetTag(), b.GetTotalSteps())
-	ended, err := a.watchBuild(i.ctx, c, b.GetId())
+	w.display.Note(fmt.Sprintf("build %s of %s:%s, %d steps", b.GetId(), b.GetName(), b.GetTag(), b.GetTotalSteps()))
+	w.display.State(b)
+	ended, err := w.follow(i.ctx, &lehrv1.BuildLogsRequest{Id: b.GetId(), Follow: true})
 	if i.ctx.Err() != nil {
-		return a.detached(ctx, c, b)
+		return w.detached(ctx, b)
 	}
 	if err != nil {
-		return err
+		return w.refused(err)
 	}
-	return a.finishBuild(ended)
+	return w.finish(ended)
 }
 
-// watchBuild prints a build's log until the build has ended. That the log ends
-// says nothing: a server that stops ends it too.
-func (a *app) watchBuild(ctx context.Context, c *sdk.Client, id string) (*lehrv1.Build, error) {
-	req := &lehrv1.BuildLogsRequest{Id: id, Follow: true}
-	p := &plainLog{out: a.env.Stderr}
-	patience := a.patience()
+// follow shows a build's log until the build has ended. That the log ends says
+// nothing: a server that stops ends it too.
+func (w *watch) follow(ctx context.Context, req *lehrv1.BuildLogsRequest) (*lehrv1.Build, error) {
+	states := w.pollStates(ctx, req.GetId())
+	defer states.end()
+	patience := w.app.patience(w.display.Note)
 	for {
 		before := req.GetAfter()
-		err := streamLogs(ctx, c, req, p.line)
+		err := streamLogs(ctx, w.client, req, func(l *lehrv1.LogLine) error {
+			if l.GetStream() == "system" {
+				states.wake()
+			}
+			return w.display.Line(l)
+		})
 		var res *connect.Response[lehrv1.Build]
 		if err == nil {
-			res, err = c.Builds.Get(ctx, connect.NewRequest(&lehrv1.GetBuildRequest{Id: id}))
+			res, err = w.client.Builds.Get(ctx, connect.NewRequest(&lehrv1.GetBuildRequest{Id: req.GetId()}))
 		}
 		if err == nil && hasEnded(res.Msg) {
+			states.end()
+			w.display.State(res.Msg)
 			return res.Msg, nil
 		}
 		if err := patience.wait(ctx, err, req.GetAfter() > before); err != nil {
@@ -63,54 +82,87 @@ func hasEnded(b *lehrv1.Build) bool {
 	return b.GetStatus() == "success" || b.GetStatus() == "failed" || b.GetStatus() == "cancelled"
 }
 
+// refused shows an error that ended the command instead of the build.
+func (w *watch) refused(err error) error {
+	if errors.As(err, new(exitCode)) {
+		return err
+	}
+	message, code, remedy := describe(err)
+	w.display.Failed(progress.Failure{Message: w.source.relocate(message), Code: code, Remedy: remedy})
+	return exitCode(codeOf(err))
+}
+
 // detached says that the build goes on by itself. Its object is still owed to
 // whoever reads stdout.
-func (a *app) detached(ctx context.Context, c *sdk.Client, b *lehrv1.Build) error {
-	fmt.Fprintf(a.env.Stderr, "detached; follow it with: lehr builds logs -f %s\n", b.GetId())
-	if a.json() {
+func (w *watch) detached(ctx context.Context, b *lehrv1.Build) error {
+	w.display.Note("detached; follow it with: lehr builds logs -f " + b.GetId())
+	w.display.Close()
+	if w.app.json() {
 		ctx, done := context.WithTimeout(context.WithoutCancel(ctx), retryPause)
 		defer done()
-		if res, err := c.Builds.Get(ctx, connect.NewRequest(&lehrv1.GetBuildRequest{Id: b.GetId()})); err == nil {
+		if res, err := w.client.Builds.Get(ctx, connect.NewRequest(&lehrv1.GetBuildRequest{Id: b.GetId()})); err == nil {
 			b = res.Msg
 		}
-		if err := a.printOne(b, nil); err != nil {
+		if err := w.app.printOne(b, nil); err != nil {
 			return err
 		}
 	}
 	return exitCode(ExitCancelled)
 }
 
-// finishBuild says how a build ended; the object goes to stdout as JSON.
-func (a *app) finishBuild(b *lehrv1.Build) error {
-	if a.json() {
-		if err := a.printOne(b, nil); err != nil {
-			return err
-		}
-	}
+// finish says how a build ended; its object goes to stdout as JSON.
+func (w *watch) finish(b *lehrv1.Build) error {
+	code := ExitOK
 	switch b.GetStatus() {
 	case "success":
 		art := b.GetArtifact()
-		fmt.Fprintf(a.env.Stderr, "built %s:%s, a %s template of %s (%s)\n  try: lehr run %s:%s -- true\n",
-			b.GetName(), b.GetTag(), art.GetType(), mebibytes(art.GetSizeBytes()), art.GetVersion(), b.GetName(), b.GetTag())
-		return nil
+		w.display.Note(fmt.Sprintf("built %s:%s, a %s template of %s (%s)\n  try: lehr run %s:%s -- true",
+			b.GetName(), b.GetTag(), art.GetType(), mebibytes(art.GetSizeBytes()), art.GetVersion(), b.GetName(), b.GetTag()))
 	case "cancelled":
-		fmt.Fprintf(a.env.Stderr, "cancelled %s\n", b.GetId())
-		return exitCode(ExitCancelled)
+		w.display.Note("cancelled " + b.GetId())
+		code = ExitCancelled
+	default:
+		w.display.Failed(w.failure(b))
+		code = ExitRefused
+		if b.GetError().GetFault() == "platform" {
+			code = ExitPlatform
+		}
 	}
+	w.display.Close()
+	if err := w.print(b); err != nil {
+		return err
+	}
+	if code == ExitOK {
+		return nil
+	}
+	return exitCode(code)
+}
+
+func (w *watch) failure(b *lehrv1.Build) progress.Failure {
 	e := b.GetError()
-	a.printFailure(e.GetMessage(), e.GetCode(), e.GetRemedy())
-	fmt.Fprintf(a.env.Stderr, "  log: lehr builds logs %s\n", b.GetId())
-	if e.GetFault() == "platform" {
-		return exitCode(ExitPlatform)
+	return progress.Failure{
+		Message: w.source.relocate(e.GetMessage()), Code: e.GetCode(), Remedy: e.GetRemedy(), Fault: e.GetFault(),
+		Log: "lehr builds logs " + b.GetId(), Excerpt: w.source.excerpt(b),
 	}
-	return exitCode(ExitRefused)
+}
+
+// print writes the build's object as JSON, or where nothing else is shown its
+// version.
+func (w *watch) print(b *lehrv1.Build) error {
+	if w.app.json() {
+		return w.app.printOne(b, nil)
+	}
+	if w.quiet && b.GetStatus() == "success" {
+		_, err := fmt.Fprintln(w.app.env.Stdout, b.GetArtifact().GetVersion())
+		return err
+	}
+	return nil
 }
 
 // buildInterrupts makes the first interrupt, or the end of the command's
 // context, cancel the build, and on a terminal the second one detach from it.
 type buildInterrupts struct {
-	app    *app
-	client *sdk.Client
+	watch  *watch
 	ctx    context.Context // of the calls about the build; detach ends it
 	detach context.CancelFunc
 	stop   func() bool // ends the watch over the command's context
@@ -122,18 +174,18 @@ type buildInterrupts struct {
 	tasks sync.WaitGroup
 }
 
-func newBuildInterrupts(ctx context.Context, a *app, c *sdk.Client) *buildInterrupts {
-	i := &buildInterrupts{app: a, client: c, made: make(chan struct{})}
+func newBuildInterrupts(ctx context.Context, w *watch) *buildInterrupts {
+	i := &buildInterrupts{watch: w, made: make(chan struct{})}
 	i.ctx, i.detach = context.WithCancel(context.WithoutCancel(ctx))
 	i.stop = context.AfterFunc(ctx, i.interrupted)
 	f := i.interrupted
-	a.onInterrupt.Store(&f)
+	w.app.onInterrupt.Store(&f)
 	return i
 }
 
 // end hands interrupts back and waits for a cancel under way.
 func (i *buildInterrupts) end() {
-	i.app.onInterrupt.Store(nil)
+	i.watch.app.onInterrupt.Store(nil)
 	i.stop()
 	i.mu.Lock()
 	i.count++ // one that comes now starts no cancel
@@ -152,14 +204,14 @@ func (i *buildInterrupts) interrupted() {
 	defer i.mu.Unlock()
 	i.count++
 	switch {
-	case i.count > 1 && i.app.terminal:
+	case i.count > 1 && i.watch.app.terminal:
 		i.detach()
 	case i.count > 1:
-	case i.app.terminal:
-		fmt.Fprintln(i.app.env.Stderr, "cancelling the build; press Ctrl-C again to leave it to itself")
+	case i.watch.app.terminal:
+		i.watch.display.Cancelling("cancelling the build; press Ctrl-C again to leave it to itself")
 		i.tasks.Go(i.cancel)
 	default:
-		fmt.Fprintln(i.app.env.Stderr, "cancelling the build")
+		i.watch.display.Cancelling("cancelling the build")
 		i.tasks.Go(i.cancel)
 	}
 }
@@ -175,9 +227,10 @@ func (i *buildInterrupts) cancel() {
 		i.detach()
 		return
 	}
-	_, err := i.client.Builds.Cancel(ctx, connect.NewRequest(&lehrv1.CancelBuildRequest{Id: i.id}))
+	_, err := i.watch.client.Builds.Cancel(ctx, connect.NewRequest(&lehrv1.CancelBuildRequest{Id: i.id}))
 	if err != nil && connect.CodeOf(err) != connect.CodeFailedPrecondition && i.ctx.Err() == nil {
-		i.app.printError(err)
+		message, _, _ := describe(err)
+		i.watch.display.Note("lehr: the build could not be cancelled: " + message)
 		i.detach()
 	}
 }
@@ -191,11 +244,16 @@ const (
 
 // patience waits before a call is made again. It is owned by one loop.
 type patience struct {
-	app      *app
+	say      func(string) // tells a person
 	failures int
 }
 
-func (a *app) patience() *patience { return &patience{app: a} }
+func (a *app) patience(say func(string)) *patience {
+	if say == nil {
+		say = func(text string) { fmt.Fprintln(a.env.Stderr, text) }
+	}
+	return &patience{say: say}
+}
 
 // wait returns nil when the call is to be made again, after a pause. An error
 // that the server gave on purpose, or that is ours, is final.
@@ -216,7 +274,7 @@ func (p *patience) wait(ctx context.Context, err error, progress bool) error {
 		return err
 	}
 	if err != nil && p.failures == 1 {
-		fmt.Fprintln(p.app.env.Stderr, "lehr: the connection to the server broke, trying again")
+		p.say("lehr: the connection to the server broke, trying again")
 	}
 	select {
 	case <-ctx.Done():
