@@ -207,8 +207,14 @@ func (a *attempt) conclude(ctx context.Context, v verdict) {
 	}
 	a.log.flush(flush)
 	cancel()
+	if err := failpoint.Hit(ctx, failpoint.EndBeforeRecord); err != nil {
+		log.Warn("before the end of an attempt is recorded", "error", err)
+	}
 	if err := a.record(ctx, v); err != nil && !errors.Is(err, errAttemptOver) {
 		log.Warn("recording the end of an attempt", "error", err)
+	}
+	if err := failpoint.Hit(ctx, failpoint.EndAfterRecord); err != nil {
+		log.Warn("after the end of an attempt was recorded", "error", err)
 	}
 	a.announce(ctx, a.build.ID)
 	err := a.cleanUp(ctx)
@@ -280,24 +286,14 @@ func (a *attempt) cleanUp(ctx context.Context) error {
 	}
 	ctx, cancel := a.hostContext(ctx)
 	defer cancel()
-	for _, d := range a.made {
-		if err := a.removeArtifact(ctx, d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// removeArtifact removes d unless a version names it: the same content may have
-// been made before. One that is in use is left to the garbage collection.
-func (a *attempt) removeArtifact(ctx context.Context, d lehr.Digest) error {
-	used, err := a.o.Store.Templates().Referenced(ctx, d)
-	if err != nil || used {
+	if err := failpoint.Hit(ctx, failpoint.CleanBeforeArtifacts); err != nil {
 		return err
 	}
 	host, _ := a.place()
-	if err := host.RemoveArtifact(ctx, d); !errs.IsKind(err, errs.Conflict) {
-		return err
+	for _, d := range a.made {
+		if err := a.removeMade(ctx, host, store.Held{Host: a.hostID, Digest: d}, a.fence); err != nil {
+			return err
+		}
 	}
 	return nil
 }

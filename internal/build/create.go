@@ -64,6 +64,9 @@ func (s *BuildService) Create(ctx context.Context, p CreateParams) (build lehr.B
 		return build, true, nil
 	}
 	s.push(ctx, build.ID)
+	if err := failpoint.Hit(ctx, failpoint.CreateAfterPush); err != nil {
+		s.o.Log.Warn("after a build was queued", "build", build.ID, "error", err)
+	}
 	return build, true, nil
 }
 

@@ -134,7 +134,7 @@ func TestCreateIsIdempotentByKey(t *testing.T) {
 }
 
 // A base that is a template of the team is used with its configuration, and
-// its removal before the attempt is the user's fault.
+// its removal between the check and the record is the user's fault.
 func TestBuildOnOwnTemplate(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(w *world) {
@@ -151,8 +151,16 @@ func TestBuildOnOwnTemplate(t *testing.T) {
 		}
 		d := put("mine")
 		put("gone")
-		good, bad := w.create(w.request("FROM mine", "RUN x")), w.create(w.request("FROM gone", "RUN x"))
+		good := w.create(w.request("FROM mine", "RUN x"))
+		n, err := w.svc.newBuild(w.ctx(), w.request("FROM gone", "RUN x"))
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := w.store.Templates().Remove(w.ctx(), w.team, "gone", ""); err != nil {
+			t.Fatal(err)
+		}
+		bad, _, err := w.store.Builds().Create(w.ctx(), n) // checked before the removal, recorded after it
+		if err != nil {
 			t.Fatal(err)
 		}
 		w.work(w.svc, WorkerOptions{Embedded: true})

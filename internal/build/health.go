@@ -51,6 +51,9 @@ func (a *attempt) checkHealth(parent context.Context, h *plan.Healthcheck) error
 		})
 	}
 	err := c.poll(ctx)
+	if err == nil {
+		return a.hit(parent, failpoint.HealthAfterPass)
+	}
 	if errors.Is(err, errHealthLimit) && parent.Err() == nil {
 		return c.fail(parent, fmt.Sprintf("not healthy within %v", a.build.Spec.Limits.Healthcheck))
 	}

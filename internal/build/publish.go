@@ -48,11 +48,17 @@ func (a *attempt) finish(ctx context.Context) error {
 // flatten makes the image of the sandbox's files.
 func (a *attempt) flatten(ctx context.Context) (agent.Image, error) {
 	began := a.o.Clock.Now()
-	image, err := a.host.FlattenRootfs(ctx, a.sandbox)
+	var image agent.Image
+	err := a.makeHeld(ctx, failpoint.FlattenAfterMake, func() (lehr.Digest, error) {
+		var err error
+		if image, err = a.host.FlattenRootfs(ctx, a.sandbox); err != nil {
+			return "", a.callFault(ctx, a.where(), err)
+		}
+		return image.Digest, nil
+	})
 	if err != nil {
-		return agent.Image{}, a.callFault(ctx, a.where(), err)
+		return agent.Image{}, err
 	}
-	a.made = append(a.made, image.Digest)
 	a.say(ctx, a.where(), "image %s: %s in %v", image.Digest, sizeText(image.Bytes), a.o.Clock.Now().Sub(began).Round(time.Millisecond))
 	return image, nil
 }

@@ -22,8 +22,11 @@ const placePatience = 10 * time.Second
 func (a *attempt) settle(ctx context.Context) error {
 	began := a.o.Clock.Now()
 	said := false
-	for {
+	for tries := 1; ; tries++ {
 		err := a.settleOnce(ctx)
+		if errors.Is(err, errBaseGone) && tries < makeTries && ctx.Err() == nil {
+			continue // removed as garbage before it was claimed; now it stays
+		}
 		if err == nil || !noRoom(err) {
 			return err
 		}
@@ -47,6 +50,12 @@ func (a *attempt) settle(ctx context.Context) error {
 		}
 	}
 }
+
+// errBaseGone says that the host does not have the image a sandbox was to begin
+// with.
+var errBaseGone = errors.New("the base is not on the host any more")
+
+const codeImageMissing = "image_missing"
 
 // noRoom reports whether waiting may help.
 func noRoom(err error) bool {
@@ -156,13 +165,20 @@ func (a *attempt) openSandbox(ctx context.Context, host chosen, image lehr.Diges
 	if err := a.hit(ctx, failpoint.PlaceAfterCommit); err != nil {
 		return err
 	}
+	if err := a.hold(ctx, image, false); err != nil {
+		return err
+	}
 	_, err := host.agent.CreateSandbox(ctx, agent.CreateSandbox{
 		ID: id, TeamID: a.build.TeamID, TemplateID: a.build.TemplateID, Fence: a.fence,
 		Image: image, Resources: a.build.Spec.Resources, TTL: a.sandboxTTL(),
 		Config: lehr.ImageConfig{User: "0", Workdir: "/"},
 	})
 	if err != nil {
+		gone := errs.CodeOf(err) == codeImageMissing
 		err = a.hostFault(ctx, err)
+		if gone {
+			err = errors.Join(errBaseGone, err)
+		}
 		if noRoom(err) { // tried again under another id
 			return errors.Join(err, a.closeSandbox(ctx))
 		}

@@ -33,6 +33,9 @@ func (a *attempt) begin(ctx context.Context, r *stepRun) error {
 	if err := r.writeFile(ctx); err != nil {
 		return r.close(ctx, err)
 	}
+	if err := a.hit(ctx, failpoint.StartAfterBegin); err != nil {
+		return r.close(ctx, err)
+	}
 	r.begun = a.o.Clock.Now()
 	ctx, stop := context.WithCancel(ctx)
 	s := &start{run: r, stop: stop}
@@ -131,6 +134,9 @@ func (a *attempt) live(ctx context.Context, image agent.Image) (made, error) {
 	if err := a.closeSandbox(ctx); err != nil {
 		return made{}, a.hostFault(ctx, err)
 	}
+	if err := a.hit(ctx, failpoint.LiveBeforeOpen); err != nil {
+		return made{}, err
+	}
 	if err := a.reopen(ctx, image.Digest); err != nil {
 		return made{}, err
 	}
@@ -190,11 +196,17 @@ func (a *attempt) snapshot(ctx context.Context, image agent.Image) (made, error)
 		return made{}, err
 	}
 	began := a.o.Clock.Now()
-	snap, err := a.host.CreateSnapshot(ctx, a.sandbox)
+	var snap agent.Snapshot
+	err := a.makeHeld(ctx, failpoint.SnapshotAfterMake, func() (lehr.Digest, error) {
+		var err error
+		if snap, err = a.host.CreateSnapshot(ctx, a.sandbox); err != nil {
+			return "", a.callFault(ctx, a.where(), err)
+		}
+		return snap.Digest, nil
+	})
 	if err != nil {
-		return made{}, a.callFault(ctx, a.where(), err)
+		return made{}, err
 	}
-	a.made = append(a.made, snap.Digest)
 	if err := a.hit(ctx, failpoint.PublishAfterArtifact); err != nil {
 		return made{}, err
 	}

@@ -62,7 +62,10 @@ func (a *attempt) runStep(ctx context.Context, s plan.Step) error {
 	if hitErr := a.hit(ctx, failpoint.StepAfterEnd); err == nil {
 		err = hitErr
 	}
-	return r.close(ctx, err)
+	if err := r.close(ctx, err); err != nil {
+		return err
+	}
+	return a.hit(ctx, failpoint.StepAfterRecord)
 }
 
 // open records that the step begins.

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/failpoint"
 	"github.com/lehr-dev/lehr/internal/lehr"
@@ -100,7 +101,31 @@ func (c *crew) cleanHost(ctx context.Context, a lehr.Attempt) error {
 	}
 	ctx, cancel := c.hostContext(ctx)
 	defer cancel()
-	return host.DestroySandbox(ctx, a.SandboxID)
+	if err := host.DestroySandbox(ctx, a.SandboxID); err != nil {
+		return err
+	}
+	return c.freeMade(ctx, host, a)
+}
+
+// freeMade removes what the attempt had claimed as its own. What it made and
+// did not come to claim is found by the garbage collection.
+func (c *crew) freeMade(ctx context.Context, host agent.Agent, a lehr.Attempt) error {
+	if err := failpoint.Hit(ctx, failpoint.CleanBeforeArtifacts); err != nil {
+		return err
+	}
+	held, err := c.o.Store.Templates().Claimed(ctx, fenceOf(a))
+	if err != nil {
+		return err
+	}
+	for _, h := range held {
+		if !h.Made || h.Host != a.HostID {
+			continue
+		}
+		if err := c.removeMade(ctx, host, h, fenceOf(a)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *crew) hostRemoved(ctx context.Context, id lehr.HostID) bool {
@@ -117,6 +142,9 @@ func (s *BuildService) markClean(ctx context.Context, f lehr.Fence) error {
 	row, cancel := s.rowContext(ctx)
 	defer cancel()
 	if err := s.o.Store.Queue().MarkClean(row, f); err != nil {
+		return err
+	}
+	if err := failpoint.Hit(ctx, failpoint.CleanAfterMark); err != nil {
 		return err
 	}
 	s.announce(ctx, f.BuildID)

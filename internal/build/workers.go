@@ -199,6 +199,10 @@ func (c *crew) reap(ctx context.Context, all bool) error {
 	touched, err := c.o.Store.Queue().Reap(ctx, all, c.o.Timing.Unplaced)
 	for _, b := range touched {
 		c.o.Log.Warn("attempt lost", "build", b.ID, "attempt", b.Attempt, "status", b.Status)
+		if err := failpoint.Hit(ctx, failpoint.ReapAfterCommit); err != nil {
+			c.o.Log.Warn("a wake-up was lost", "error", err)
+			continue
+		}
 		c.announce(ctx, b.ID)
 		if b.Status == lehr.BuildPending {
 			c.push(ctx, b.ID)

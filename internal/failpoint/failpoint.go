@@ -3,8 +3,8 @@
 //
 // A test arms points in a Set of its own and hands it down with With, so that
 // parallel tests do not see each other's; a process under test gets one from
-// the environment with Install. The one global below is the price of points
-// that need no wiring.
+// the environment with Install. The globals of this package are the price of
+// points that need no wiring.
 package failpoint
 
 import (
@@ -22,7 +22,8 @@ import (
 
 // EnvVar is the environment variable that Install reads:
 // "name=action[:count]", several separated by commas. Count is how many passes
-// act, counted from the first; all of them without it.
+// act, counted from the first; all of them without it. "@DIR" names a folder, see
+// Folder.
 const EnvVar = "LEHR_FAILPOINTS"
 
 // ErrInjected is what Hit's error wraps.
@@ -115,6 +116,11 @@ func Install(getenv func(string) string) error {
 	if text == "" {
 		return nil
 	}
+	if dir, ok := strings.CutPrefix(text, folderPrefix); ok {
+		folder.Store(&Folder{dir: dir})
+		enabled.Store(true)
+		return nil
+	}
 	set, err := Parse(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", EnvVar, err)
@@ -184,7 +190,7 @@ func Hit(ctx context.Context, p Point) error {
 	if set := process.Load(); set != nil {
 		return set.find(p).act(ctx)
 	}
-	return nil
+	return folder.Load().act(ctx, p)
 }
 
 func (a *Armed) act(ctx context.Context) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -131,6 +132,66 @@ func TestKill(t *testing.T) {
 		if test.want == 0 && status.ExitStatus() != test.code {
 			t.Errorf("%q: %v, want exit status %d", test.value, exit, test.code)
 		}
+	}
+}
+
+// A folder arms the points of running processes, once each.
+func TestFolder(t *testing.T) {
+	t.Parallel()
+	f := failpoint.NewFolder(t.TempDir())
+	run := func() *os.ProcessState {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), childVar+"=1", f.Env())
+		_ = cmd.Run()
+		return cmd.ProcessState
+	}
+	if got := run().ExitCode(); got != 5 {
+		t.Errorf("nothing armed: exit status %d, want 5", got)
+	}
+	if err := f.Arm(failpoint.StepAfterEnd, failpoint.Kill); err != nil {
+		t.Fatal(err)
+	}
+	if f.Reached(failpoint.StepAfterEnd) {
+		t.Error("Reached() before anyone passed, want false")
+	}
+	if status := run().Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGKILL {
+		t.Errorf("armed: %v, want SIGKILL", status)
+	}
+	if !f.Reached(failpoint.StepAfterEnd) || f.Disarm(failpoint.StepAfterEnd) {
+		t.Error("after the hit the point is not reached, or armed still")
+	}
+	if got := run().ExitCode(); got != 5 {
+		t.Errorf("the second time: exit status %d, want 5", got)
+	}
+	if err := f.Arm(failpoint.StepAfterEnd, failpoint.Error); err != nil {
+		t.Fatal(err)
+	}
+	if got := run().ExitCode(); got != 4 {
+		t.Errorf("an error: exit status %d, want 4", got)
+	}
+}
+
+// A process that pauses at a point of a folder goes on when it is resumed.
+func TestFolderPause(t *testing.T) {
+	t.Parallel()
+	f := failpoint.NewFolder(t.TempDir())
+	if err := f.Arm(failpoint.StepAfterEnd, failpoint.Pause); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childVar+"=1", f.Env())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for !f.Reached(failpoint.StepAfterEnd) {
+		runtime.Gosched()
+	}
+	if err := f.Resume(failpoint.StepAfterEnd); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if got := cmd.ProcessState.ExitCode(); got != 5 {
+		t.Errorf("resumed: exit status %d, want 5", got)
 	}
 }
 
