@@ -91,7 +91,7 @@ func (a *attempt) settleMinimal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	made := a.sayWaiting(ctx, "base minimal is being made on host %s; that is done once and takes about half a minute", host.id)
+	made := a.sayWaiting(ctx, "making the base minimal, which is done once and takes about half a minute, on host %s", host.id)
 	base, err := a.o.Bases.Minimal(ctx, host.agent)
 	made()
 	if err != nil {

@@ -63,11 +63,13 @@ func (s style) plain(text string) string {
 	}, text)
 }
 
-// headline is the first line of an instruction.
+// headline is the first line of an instruction, with the blanks that continued
+// lines leave taken together.
 func headline(cmd string) string {
 	line, _, more := strings.Cut(strings.TrimSpace(cmd), "\n")
+	line = strings.Join(strings.Fields(line), " ")
 	if more {
-		line = strings.TrimRight(line, " \t\\") + " …"
+		line = strings.TrimRight(line, " \\") + " …"
 	}
 	return line
 }

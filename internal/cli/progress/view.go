@@ -61,7 +61,7 @@ func (v View) Live(m *Model, now time.Time, width, height int) []string {
 	room := height - 1
 	var lines []string
 	if busy == nil {
-		lines = append(lines, v.waiting(m, at, width))
+		lines = append(lines, v.waiting(m, at, width)...)
 	}
 	shown := stages[max(0, len(stages)-max(1, min(mostRunning, room-1))):]
 	if hidden := len(stages) - len(shown); hidden > 0 && room > 2 {
@@ -133,7 +133,7 @@ func (v View) label(s *stage) string {
 	cmd := v.style.plain(headline(s.cmd))
 	switch {
 	case s.n == 0 && s.phase == "healthcheck":
-		return "healthcheck " + cmd
+		return "healthcheck: " + strings.TrimPrefix(cmd, "HEALTHCHECK ")
 	case s.n == 0:
 		return s.phase
 	case s.phase != "recipe" && s.phase != "":
@@ -159,19 +159,22 @@ func (v View) mark(s *stage) (mark, color string) {
 	return marks[2], "36"
 }
 
-// waiting is the line for the times in which no stage is under way.
-func (v View) waiting(m *Model, at time.Time, width int) string {
+// waiting is what is shown in the times in which no stage is under way: what
+// is waited for, and below it what the log said last.
+func (v View) waiting(m *Model, at time.Time, width int) []string {
 	s := &stage{phase: "preparing", begun: m.lastAt}
-	switch {
-	case m.build.GetStatus() == statusPending:
-		s.phase, s.begun = "waiting for a worker", m.build.GetCreatedAt().AsTime()
-	case m.last != "":
-		s.phase = "preparing: " + v.style.plain(headline(m.last))
+	said := m.last
+	if m.build.GetStatus() == statusPending {
+		s.phase, s.begun, said = "waiting for a worker", m.build.GetCreatedAt().AsTime(), ""
 	}
 	if s.begun.IsZero() {
 		s.begun = at
 	}
-	return v.row(s, v.elapsed(s, at), width)
+	lines := []string{v.row(s, v.elapsed(s, at), width)}
+	if said != "" {
+		lines = append(lines, v.output(headline(said), width))
+	}
+	return lines
 }
 
 // status is the last line: how far the build is.

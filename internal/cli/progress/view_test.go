@@ -115,7 +115,7 @@ func scenes() map[string]*scene {
 	lost.line("pre-build", 0, "system", "attempt 2 begins on worker w")
 	return map[string]*scene{
 		"queued":    newScene(nil).state("pending").after(7 * time.Second),
-		"preparing": newScene(nil).state("pending").after(2*time.Second).state("running").line("pre-build", 0, "system", "base minimal is being made on host h; that is done once and takes about half a minute").after(90 * time.Second),
+		"preparing": newScene(nil).state("pending").after(2*time.Second).state("running").line("pre-build", 0, "system", "making the base minimal, which is done once and takes about half a minute, on host h").after(90 * time.Second),
 		"running":   output(running()).after(9 * time.Second),
 		"failed":    failed.state("failed", steps(bad)...),
 		"cancelled": output(running()).after(8*time.Second).state("cancelled", steps(step(4, "recipe", "cancelled", 4000, "RUN make\n  install"))...),
