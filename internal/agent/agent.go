@@ -38,6 +38,24 @@ type Info struct {
 	Guest        string // guest daemon's version
 	Capacity     lehr.Resources
 	Free         lehr.Resources
+	Disk         Disk
+	Pool         Pool
+}
+
+// Disk is how full a host's disk is; all zero where that is not known.
+type Disk struct {
+	TotalBytes   int64
+	FreeBytes    int64
+	ReserveBytes int64 // with less than that free, new work is refused
+}
+
+// Low reports whether the disk is near its end.
+func (d Disk) Low() bool { return d.TotalBytes > 0 && d.FreeBytes < d.ReserveBytes }
+
+// Pool is the slots that a host keeps ready.
+type Pool struct {
+	Ready int32
+	Size  int32
 }
 
 // Sandboxes makes and ends sandboxes.
@@ -220,9 +238,19 @@ type Artifact struct {
 	Digest lehr.Digest
 	Bytes  int64
 	Age    time.Duration
+	Kind   ArtifactKind
 	Idle   time.Duration // since it was last made, pulled or used by a sandbox
 	Cached bool          // can be had again without loss: a base from a registry
 }
+
+// ArtifactKind is what an artifact is.
+type ArtifactKind string
+
+// The kinds of artifacts.
+const (
+	KindImage    ArtifactKind = "image"
+	KindSnapshot ArtifactKind = "snapshot"
+)
 
 // ImportKind is the format of an imported stream.
 type ImportKind string

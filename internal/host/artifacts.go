@@ -13,6 +13,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/engine"
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/failpoint"
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
@@ -20,6 +21,9 @@ import (
 // goes on when one of them gives up.
 func (h *Host) MakeMinimal(ctx context.Context) (agent.Image, error) {
 	return h.minimal.do(ctx, h.spawn, func() (agent.Image, error) {
+		if err := h.wantDisk(); err != nil {
+			return agent.Image{}, err
+		}
 		img, err := h.opt.Images.Minimal(h.life)
 		return img, ownDisk(err)
 	})
@@ -34,6 +38,9 @@ func (h *Host) ImportImage(ctx context.Context, kind agent.ImportKind, r io.Read
 	defer leave()
 	if kind != agent.ImportTar && kind != agent.ImportOCI {
 		return agent.Image{}, errs.New(errs.Invalid, "there is no import format %q", kind).WithField("kind")
+	}
+	if err := h.wantDisk(); err != nil {
+		return agent.Image{}, err
 	}
 	img, err := h.opt.Images.Import(ctx, kind, r)
 	return img, ownDisk(err)
@@ -63,12 +70,15 @@ func (h *Host) ListArtifacts(context.Context) ([]agent.Artifact, error) {
 		return nil, err
 	}
 	images = slices.DeleteFunc(images, func(a agent.Artifact) bool { return a.Digest == h.opt.Guest.Rootfs.Digest })
+	for i := range images {
+		images[i].Kind = agent.KindImage
+	}
 	snapshots, err := h.snapshots.list(h.clock.Now())
 	return append(images, snapshots...), err
 }
 
 // RemoveArtifact deletes an image or snapshot that no sandbox uses.
-func (h *Host) RemoveArtifact(_ context.Context, d lehr.Digest) error {
+func (h *Host) RemoveArtifact(ctx context.Context, d lehr.Digest) error {
 	if _, err := lehr.ParseDigest(string(d)); err != nil {
 		return errs.New(errs.Invalid, "%w", err).WithField("digest")
 	}
@@ -80,7 +90,14 @@ func (h *Host) RemoveArtifact(_ context.Context, d lehr.Digest) error {
 		defer h.mu.Unlock()
 		delete(h.removing, d)
 	}()
-	return errors.Join(h.opt.Images.Remove(d), h.snapshots.remove(d))
+	if err := failpoint.Hit(ctx, failpoint.HostRemoveBegin); err != nil {
+		return err
+	}
+	err := errors.Join(h.opt.Images.Remove(d), h.snapshots.remove(d))
+	if err == nil {
+		err = failpoint.Hit(ctx, failpoint.HostRemoveEnd)
+	}
+	return err
 }
 
 // claimArtifact keeps new sandboxes from using d.
@@ -94,7 +111,7 @@ func (h *Host) claimArtifact(d lehr.Digest) error {
 		return errs.New(errs.Conflict, "%s is the guest daemon's image", d).WithCode("artifact_in_use")
 	}
 	for id, s := range h.sandboxes {
-		if s.rec.State.Live() && (s.rec.Image == d || s.rec.Snapshot == d) {
+		if s.rec.State.Live() && (s.rec.Image == d || s.rec.Snapshot == d || s.rec.Guest == d) {
 			return errs.New(errs.Conflict, "sandbox %s uses %s", id, d).
 				WithCode("artifact_in_use").WithRemedy("destroy the sandbox first")
 		}
@@ -114,10 +131,19 @@ func (h *Host) FlattenRootfs(ctx context.Context, id lehr.SandboxID) (agent.Imag
 	if err := h.wantRunning(s); err != nil {
 		return agent.Image{}, err
 	}
+	if err := h.wantDisk(); err != nil {
+		return agent.Image{}, err
+	}
 	if err := s.guest.Quiesce(ctx); err != nil {
 		return agent.Image{}, h.ruling(s, err)
 	}
+	if err := failpoint.Hit(ctx, failpoint.HostFlattenBegin); err != nil {
+		return agent.Image{}, err
+	}
 	img, err := h.flatten(ctx, s)
+	if err == nil {
+		err = failpoint.Hit(ctx, failpoint.HostFlattenEnd)
+	}
 	return img, h.ruling(s, err)
 }
 
@@ -201,8 +227,14 @@ func (h *Host) CreateSnapshot(ctx context.Context, id lehr.SandboxID) (agent.Sna
 	if err := h.wantRunning(s); err != nil {
 		return agent.Snapshot{}, err
 	}
+	if err := h.wantDisk(); err != nil {
+		return agent.Snapshot{}, err
+	}
 	sb := h.opt.Engine.Sandbox(s.slot())
 	d, m, err := h.snapshots.create(ctx, string(s.rec.Guest), sb.Snapshot)
+	if err == nil {
+		err = failpoint.Hit(ctx, failpoint.HostSnapshotAfterName)
+	}
 	if err != nil {
 		return agent.Snapshot{}, h.ruling(s, err)
 	}

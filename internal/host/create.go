@@ -12,6 +12,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/engine"
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/failpoint"
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
@@ -34,6 +35,9 @@ func (h *Host) CreateSandbox(ctx context.Context, r agent.CreateSandbox) (agent.
 		return agent.Sandbox{}, err
 	}
 	defer leave()
+	if err := h.wantDisk(); err != nil {
+		return agent.Sandbox{}, err
+	}
 	s, err := h.reserve(r)
 	if err != nil {
 		return agent.Sandbox{}, err
@@ -41,9 +45,16 @@ func (h *Host) CreateSandbox(ctx context.Context, r agent.CreateSandbox) (agent.
 	defer s.leave()
 	ctx, release := join(ctx, s.life)
 	defer release()
+	if err := failpoint.Hit(ctx, failpoint.HostCreateAfterRecord); err != nil {
+		h.discard(s)
+		return agent.Sandbox{}, err
+	}
 	if err := h.make(ctx, s, r); err != nil {
 		h.discard(s)
 		return agent.Sandbox{}, err
+	}
+	if err := failpoint.Hit(ctx, failpoint.HostCreateAfterSave); err != nil {
+		h.log.Warn("after a creation", "error", err)
 	}
 	return h.GetSandbox(ctx, r.ID)
 }
@@ -115,10 +126,19 @@ func (h *Host) make(ctx context.Context, s *sandbox, r agent.CreateSandbox) erro
 	h.mu.Lock()
 	s.rec.Slot = slot
 	h.mu.Unlock()
+	if err := failpoint.Hit(ctx, failpoint.HostCreateAfterSlot); err != nil {
+		return err
+	}
 	if err := h.opt.Engine.Start(ctx, slot, spec); err != nil {
 		return err
 	}
+	if err := failpoint.Hit(ctx, failpoint.HostCreateAfterStart); err != nil {
+		return err
+	}
 	guest, err := h.greet(ctx, s, r)
+	if err == nil {
+		err = failpoint.Hit(ctx, failpoint.HostCreateAfterGreet)
+	}
 	if err != nil {
 		return err
 	}

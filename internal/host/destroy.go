@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/lehr-dev/lehr/internal/failpoint"
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
@@ -41,6 +42,9 @@ func (h *Host) destroy(s *sandbox, reason lehr.SandboxReason) error {
 	}
 	defer s.leave()
 	h.setState(s, lehr.SandboxKilled, reason, "") // one that has ended keeps its reason
+	if err := failpoint.Hit(ctx, failpoint.HostEndAfterSave); err != nil {
+		return err
+	}
 	if reason == lehr.ReasonTTL {
 		return h.opt.Engine.Destroy(ctx, s.slot())
 	}
@@ -54,6 +58,9 @@ func (h *Host) remove(ctx context.Context, s *sandbox) error {
 		if err := h.opt.Engine.Destroy(ctx, s.slot()); err != nil {
 			return err
 		}
+	}
+	if err := failpoint.Hit(ctx, failpoint.HostEndAfterSlot); err != nil {
+		return err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -134,7 +141,10 @@ func (h *Host) waitUntil(next time.Time) bool {
 
 // expire ends a sandbox whose time-to-live is over.
 func (h *Host) expire(s *sandbox) {
-	err := h.destroy(s, lehr.ReasonTTL)
+	err := failpoint.Hit(h.life, failpoint.HostExpireBegin)
+	if err == nil {
+		err = h.destroy(s, lehr.ReasonTTL)
+	}
 	h.settle(s)
 	if err != nil {
 		h.log.Error("an expired sandbox could not be taken away", "sandbox", s.rec.ID, "error", err)

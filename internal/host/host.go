@@ -94,14 +94,15 @@ type Options struct {
 	Engine      engine.Engine // closed by the caller, after Close
 	Images      Images
 	Guest       GuestImage
-	Connect     func(GuestAddress) Guest // reaches a guest daemon; does no I/O
-	StateDir    string                   // records of sandboxes, mode 0700; made when missing
-	SnapshotDir string                   // snapshots by digest; made when missing
-	ResolvConf  string                   // of every sandbox; default: the image's own
-	Capacity    lehr.Resources           // what Info reports
-	Pool        Pool                     // default: none
-	Clock       clock.Clock              // default: the machine's
-	Log         *slog.Logger             // default: discarded
+	Connect     func(GuestAddress) Guest              // reaches a guest daemon; does no I/O
+	StateDir    string                                // records of sandboxes, mode 0700; made when missing
+	SnapshotDir string                                // snapshots by digest; made when missing
+	ResolvConf  string                                // of every sandbox; default: the image's own
+	Capacity    lehr.Resources                        // what Info reports
+	Disk        func() (total, free int64, err error) // of the disk that everything is on, bytes; default: not looked at
+	Pool        Pool                                  // default: none
+	Clock       clock.Clock                           // default: the machine's
+	Log         *slog.Logger                          // default: discarded
 }
 
 // Time limits of what a host does by itself; no call is capped by them but the
@@ -222,6 +223,7 @@ func (h *Host) Info(context.Context) (agent.Info, error) {
 		HostID: h.opt.ID, Platform: e.Platform, Engine: e.Name, EngineDigest: e.Digest,
 		CPUFeatures: e.CPUFeatures, Guest: string(h.opt.Guest.Rootfs.Digest),
 		Capacity: h.opt.Capacity, Free: h.free(),
+		Disk: h.disk(), Pool: h.pool.state(),
 	}, nil
 }
 

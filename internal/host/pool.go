@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/engine"
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/lehr"
@@ -66,6 +67,20 @@ func (p *pool) pop(kind engine.Kind, r lehr.Resources) (engine.SlotID, bool) {
 	default:
 	}
 	return ready[0], true
+}
+
+// state is how full the pool is. A nil pool is one that is not there yet.
+func (p *pool) state() agent.Pool {
+	if p == nil {
+		return agent.Pool{}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ready := 0
+	for _, slots := range p.ready {
+		ready += len(slots)
+	}
+	return agent.Pool{Ready: int32(ready), Size: int32(p.want.Size + p.want.Restore)}
 }
 
 // fill keeps the pool full until ctx ends. After a failure it waits for the

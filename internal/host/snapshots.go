@@ -15,6 +15,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/engine"
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/failpoint"
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
@@ -95,7 +96,7 @@ func (s *snapshotStore) list(now time.Time) ([]agent.Artifact, error) {
 		if err != nil {
 			continue
 		}
-		a := agent.Artifact{Digest: d, Bytes: info.Size(), Age: now.Sub(info.ModTime())}
+		a := agent.Artifact{Digest: d, Bytes: info.Size(), Age: now.Sub(info.ModTime()), Kind: agent.KindSnapshot}
 		if m, err := readManifest(path, d); err == nil { // a damaged one is listed, to be removed
 			a.Bytes += m.bytes()
 		}
@@ -131,6 +132,9 @@ func (s *snapshotStore) create(ctx context.Context, guest string,
 		return "", nil, errs.Wrap(err, errs.Internal, "host.CreateSnapshot", "the manifest cannot be encoded")
 	}
 	d := lehr.DigestOf(b)
+	if err := failpoint.Hit(ctx, failpoint.HostSnapshotBeforeName); err != nil {
+		return "", nil, err
+	}
 	if err := s.publish(tmp, d, b); err != nil {
 		return "", nil, diskError(err, "host.CreateSnapshot")
 	}

@@ -97,6 +97,8 @@ func (c *Client) Info(ctx context.Context) (agent.Info, error) {
 	return agent.Info{
 		HostID: lehr.HostID(m.GetHostId()), Platform: m.GetPlatform(), Engine: m.GetEngine(), EngineDigest: lehr.Digest(m.GetEngineDigest()),
 		CPUFeatures: lehr.Digest(m.GetCpuFeatures()), Guest: m.GetGuest(), Capacity: resourcesIn(m.GetCapacity()), Free: resourcesIn(m.GetFree()),
+		Disk: agent.Disk{TotalBytes: m.GetDisk().GetTotalBytes(), FreeBytes: m.GetDisk().GetFreeBytes(), ReserveBytes: m.GetDisk().GetReserveBytes()},
+		Pool: agent.Pool{Ready: m.GetPool().GetReady(), Size: m.GetPool().GetSize()},
 	}, nil
 }
 
@@ -312,6 +314,7 @@ func (c *Client) ListArtifacts(ctx context.Context) ([]agent.Artifact, error) {
 	for _, a := range m.GetArtifacts() {
 		list = append(list, agent.Artifact{
 			Digest: lehr.Digest(a.GetDigest()), Bytes: a.GetSizeBytes(), Age: a.GetAge().AsDuration(), Idle: a.GetIdle().AsDuration(), Cached: a.GetCached(),
+			Kind: agent.ArtifactKind(a.GetKind()),
 		})
 	}
 	return list, nil

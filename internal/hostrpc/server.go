@@ -108,6 +108,8 @@ func (s *server) Info(ctx context.Context, _ *connect.Request[hostv1.InfoRequest
 	return connect.NewResponse(&hostv1.InfoResponse{
 		Protocol: Protocol, HostId: string(i.HostID), Platform: i.Platform, Engine: i.Engine, EngineDigest: string(i.EngineDigest),
 		CpuFeatures: string(i.CPUFeatures), Guest: i.Guest, Capacity: resourcesOut(i.Capacity), Free: resourcesOut(i.Free),
+		Disk: &hostv1.Disk{TotalBytes: i.Disk.TotalBytes, FreeBytes: i.Disk.FreeBytes, ReserveBytes: i.Disk.ReserveBytes},
+		Pool: &hostv1.Pool{Ready: i.Pool.Ready, Size: i.Pool.Size},
 	}), nil
 }
 
@@ -245,6 +247,7 @@ func (s *server) ListArtifacts(ctx context.Context, _ *connect.Request[hostv1.Li
 	for _, a := range list {
 		m.Artifacts = append(m.Artifacts, &hostv1.Artifact{
 			Digest: string(a.Digest), SizeBytes: a.Bytes, Age: durationpb.New(a.Age), Idle: durationpb.New(a.Idle), Cached: a.Cached,
+			Kind: string(a.Kind),
 		})
 	}
 	return done(m, err)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/failpoint"
 	"github.com/lehr-dev/lehr/internal/image/erofs"
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
@@ -97,6 +98,9 @@ func (s *Store) write(ctx context.Context, p pending) (info Info, err error) {
 	if err := settle(ctx, f, info.Digest, p.check); err != nil {
 		return Info{}, err
 	}
+	if err := failpoint.Hit(ctx, failpoint.ImageBeforeName); err != nil {
+		return Info{}, err
+	}
 	return info, s.name(ctx, f, info.Digest)
 }
 
@@ -140,6 +144,9 @@ func (s *Store) name(ctx context.Context, f *os.File, d lehr.Digest) error {
 		return s.renew(f, path)
 	case err != nil:
 		return DiskError(err, "image.write")
+	}
+	if err := failpoint.Hit(ctx, failpoint.ImageAfterName); err != nil {
+		return err
 	}
 	if err := syncDir(s.images); err != nil {
 		return err

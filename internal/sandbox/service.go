@@ -16,6 +16,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/clock"
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/failpoint"
 	"github.com/lehr-dev/lehr/internal/lehr"
 	"github.com/lehr-dev/lehr/internal/store"
 )
@@ -136,10 +137,19 @@ func (s *Service) end(ctx context.Context, box lehr.Sandbox, to lehr.SandboxStat
 	if err != nil {
 		return lehr.Sandbox{}, err
 	}
+	s.hit(ctx, failpoint.BoxAfterEnd)
 	if err := s.destroy(ctx, box.HostID, box.ID); err != nil {
 		s.o.Log.Warn("an ended sandbox is still on its host", "sandbox", box.ID, "host", box.HostID, "error", err)
 	}
+	s.hit(ctx, failpoint.BoxAfterDestroy)
 	return ended, nil
+}
+
+// hit passes a failpoint; its error changes nothing.
+func (s *Service) hit(ctx context.Context, p failpoint.Point) {
+	if err := failpoint.Hit(ctx, p); err != nil {
+		s.o.Log.Warn("a failpoint acts", "error", err)
+	}
 }
 
 // destroy takes a sandbox away from its host, whatever became of ctx.

@@ -16,6 +16,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/engine"
 	"github.com/lehr-dev/lehr/internal/engine/jail"
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/failpoint"
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
@@ -132,7 +133,13 @@ func (s *slot) prepare(ctx context.Context) error {
 	if err := s.update(func(*record) {}); err != nil {
 		return err
 	}
+	if err := failpoint.Hit(ctx, failpoint.EnginePrepareAfterRecord); err != nil {
+		return err
+	}
 	if _, err := s.e.groups.Create(string(s.id), groupLimits(s.rec.Resources)); err != nil {
+		return err
+	}
+	if err := failpoint.Hit(ctx, failpoint.EnginePrepareAfterGroup); err != nil {
 		return err
 	}
 	net, err := s.attach(ctx)
@@ -140,7 +147,13 @@ func (s *slot) prepare(ctx context.Context) error {
 		return err
 	}
 	defer net.close()
+	if err := failpoint.Hit(ctx, failpoint.EnginePrepareAfterNetwork); err != nil {
+		return err
+	}
 	if err := s.boot(ctx, net); err != nil {
+		return err
+	}
+	if err := failpoint.Hit(ctx, failpoint.EnginePrepareAfterSentry); err != nil {
 		return err
 	}
 	return s.setState(engine.StatePrepared)

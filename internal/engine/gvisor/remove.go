@@ -7,6 +7,7 @@ import (
 
 	"github.com/lehr-dev/lehr/internal/engine"
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/failpoint"
 )
 
 // removal is one attempt to remove a slot.
@@ -82,10 +83,19 @@ func (s *slot) dismantle(ctx context.Context) error {
 		return err
 	}
 	defer s.release()
+	if err := failpoint.Hit(ctx, failpoint.EngineRemoveAfterHalt); err != nil {
+		return err
+	}
 	if err := s.group.Remove(ctx); err != nil {
 		return err
 	}
+	if err := failpoint.Hit(ctx, failpoint.EngineRemoveAfterGroup); err != nil {
+		return err
+	}
 	if err := s.detach(ctx); err != nil {
+		return err
+	}
+	if err := failpoint.Hit(ctx, failpoint.EngineRemoveAfterNetwork); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(s.dir); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/lehr-dev/lehr/internal/engine"
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/failpoint"
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
@@ -107,6 +108,9 @@ func (s *slot) start(ctx context.Context, spec engine.StartSpec) error {
 			return err
 		}
 	}
+	if err := failpoint.Hit(ctx, failpoint.EngineStartAfterClaim); err != nil {
+		return err
+	}
 	files, err := s.openGuestFiles(spec)
 	if err != nil {
 		return err
@@ -117,6 +121,9 @@ func (s *slot) start(ctx context.Context, spec engine.StartSpec) error {
 		err = s.restore(ctx, spec, args, files)
 	} else {
 		err = s.bootGuest(ctx, spec, args, files)
+	}
+	if err == nil {
+		err = failpoint.Hit(ctx, failpoint.EngineStartAfterGuest)
 	}
 	if err != nil {
 		return err

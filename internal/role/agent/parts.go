@@ -88,6 +88,7 @@ func (p *parts) open(ctx context.Context, o Options) (err error) {
 		ID: id, Engine: p.engine, Images: images{store: p.images, minimal: filepath.Join(o.Data, minimalFile), log: o.Log},
 		Guest: guest, Connect: connect, StateDir: filepath.Join(o.Data, sandboxesDir), SnapshotDir: filepath.Join(o.Data, snapshotsDir),
 		ResolvConf: hostnet.ResolvConf(), Capacity: capacity, Pool: *o.Pool, Log: o.Log,
+		Disk: func() (total, free int64, err error) { return diskOf(o.Data) },
 	})
 	return err
 }
@@ -204,6 +205,16 @@ func hostID(path string) (lehr.HostID, error) {
 		return "", errs.New(errs.Corrupt, "%s: %w", path, err).WithRemedy("remove the file; the host gets a new id")
 	}
 	return id, nil
+}
+
+// diskOf returns the size of the disk that a folder is on, and what of it
+// services may still take.
+func diskOf(dir string) (total, free int64, err error) {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		return 0, 0, fmt.Errorf("read the size of the disk of %s: %w", dir, err)
+	}
+	return int64(disk.Blocks) * disk.Bsize, int64(disk.Bavail) * disk.Bsize, nil
 }
 
 // capacity returns what the machine has: processors, memory, and the size of

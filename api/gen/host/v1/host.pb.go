@@ -74,6 +74,8 @@ type InfoResponse struct {
 	Guest         string     `protobuf:"bytes,7,opt,name=guest,proto3" json:"guest,omitempty"`
 	Capacity      *Resources `protobuf:"bytes,8,opt,name=capacity,proto3" json:"capacity,omitempty"`
 	Free          *Resources `protobuf:"bytes,9,opt,name=free,proto3" json:"free,omitempty"`
+	Disk          *Disk      `protobuf:"bytes,10,opt,name=disk,proto3" json:"disk,omitempty"`
+	Pool          *Pool      `protobuf:"bytes,11,opt,name=pool,proto3" json:"pool,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -171,6 +173,135 @@ func (x *InfoResponse) GetFree() *Resources {
 	return nil
 }
 
+func (x *InfoResponse) GetDisk() *Disk {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+func (x *InfoResponse) GetPool() *Pool {
+	if x != nil {
+		return x.Pool
+	}
+	return nil
+}
+
+// Disk is how full a host's disk is; with less than the reserve free, new work
+// is refused.
+type Disk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TotalBytes    int64                  `protobuf:"varint,1,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	FreeBytes     int64                  `protobuf:"varint,2,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"`
+	ReserveBytes  int64                  `protobuf:"varint,3,opt,name=reserve_bytes,json=reserveBytes,proto3" json:"reserve_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Disk) Reset() {
+	*x = Disk{}
+	mi := &file_host_v1_host_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Disk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Disk) ProtoMessage() {}
+
+func (x *Disk) ProtoReflect() protoreflect.Message {
+	mi := &file_host_v1_host_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Disk.ProtoReflect.Descriptor instead.
+func (*Disk) Descriptor() ([]byte, []int) {
+	return file_host_v1_host_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Disk) GetTotalBytes() int64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *Disk) GetFreeBytes() int64 {
+	if x != nil {
+		return x.FreeBytes
+	}
+	return 0
+}
+
+func (x *Disk) GetReserveBytes() int64 {
+	if x != nil {
+		return x.ReserveBytes
+	}
+	return 0
+}
+
+// Pool is the slots that a host keeps ready.
+type Pool struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ready         int32                  `protobuf:"varint,1,opt,name=ready,proto3" json:"ready,omitempty"`
+	Size          int32                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pool) Reset() {
+	*x = Pool{}
+	mi := &file_host_v1_host_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pool) ProtoMessage() {}
+
+func (x *Pool) ProtoReflect() protoreflect.Message {
+	mi := &file_host_v1_host_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pool.ProtoReflect.Descriptor instead.
+func (*Pool) Descriptor() ([]byte, []int) {
+	return file_host_v1_host_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Pool) GetReady() int32 {
+	if x != nil {
+		return x.Ready
+	}
+	return 0
+}
+
+func (x *Pool) GetSize() int32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 type Resources struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vcpus         int32                  `protobuf:"varint,1,opt,name=vcpus,proto3" json:"vcpus,omitempty"`
@@ -182,7 +313,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_host_v1_host_proto_msgTypes[2]
+	mi := &file_host_v1_host_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -194,7 +325,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[2]
+	mi := &file_host_v1_host_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -207,7 +338,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{2}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Resources) GetVcpus() int32 {
@@ -242,7 +373,7 @@ type Fence struct {
 
 func (x *Fence) Reset() {
 	*x = Fence{}
-	mi := &file_host_v1_host_proto_msgTypes[3]
+	mi := &file_host_v1_host_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -254,7 +385,7 @@ func (x *Fence) String() string {
 func (*Fence) ProtoMessage() {}
 
 func (x *Fence) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[3]
+	mi := &file_host_v1_host_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -267,7 +398,7 @@ func (x *Fence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fence.ProtoReflect.Descriptor instead.
 func (*Fence) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{3}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Fence) GetBuildId() string {
@@ -294,7 +425,7 @@ type EnvVar struct {
 
 func (x *EnvVar) Reset() {
 	*x = EnvVar{}
-	mi := &file_host_v1_host_proto_msgTypes[4]
+	mi := &file_host_v1_host_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -306,7 +437,7 @@ func (x *EnvVar) String() string {
 func (*EnvVar) ProtoMessage() {}
 
 func (x *EnvVar) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[4]
+	mi := &file_host_v1_host_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -319,7 +450,7 @@ func (x *EnvVar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvVar.ProtoReflect.Descriptor instead.
 func (*EnvVar) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{4}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *EnvVar) GetName() string {
@@ -353,7 +484,7 @@ type ImageConfig struct {
 
 func (x *ImageConfig) Reset() {
 	*x = ImageConfig{}
-	mi := &file_host_v1_host_proto_msgTypes[5]
+	mi := &file_host_v1_host_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +496,7 @@ func (x *ImageConfig) String() string {
 func (*ImageConfig) ProtoMessage() {}
 
 func (x *ImageConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[5]
+	mi := &file_host_v1_host_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +509,7 @@ func (x *ImageConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageConfig.ProtoReflect.Descriptor instead.
 func (*ImageConfig) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{5}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ImageConfig) GetEnv() []*EnvVar {
@@ -466,7 +597,7 @@ type CreateSandboxRequest struct {
 
 func (x *CreateSandboxRequest) Reset() {
 	*x = CreateSandboxRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[6]
+	mi := &file_host_v1_host_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -478,7 +609,7 @@ func (x *CreateSandboxRequest) String() string {
 func (*CreateSandboxRequest) ProtoMessage() {}
 
 func (x *CreateSandboxRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[6]
+	mi := &file_host_v1_host_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -491,7 +622,7 @@ func (x *CreateSandboxRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSandboxRequest.ProtoReflect.Descriptor instead.
 func (*CreateSandboxRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{6}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateSandboxRequest) GetSandboxId() string {
@@ -607,7 +738,7 @@ type Sandbox struct {
 
 func (x *Sandbox) Reset() {
 	*x = Sandbox{}
-	mi := &file_host_v1_host_proto_msgTypes[7]
+	mi := &file_host_v1_host_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +750,7 @@ func (x *Sandbox) String() string {
 func (*Sandbox) ProtoMessage() {}
 
 func (x *Sandbox) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[7]
+	mi := &file_host_v1_host_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +763,7 @@ func (x *Sandbox) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sandbox.ProtoReflect.Descriptor instead.
 func (*Sandbox) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{7}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Sandbox) GetSandboxId() string {
@@ -693,7 +824,7 @@ type DestroySandboxRequest struct {
 
 func (x *DestroySandboxRequest) Reset() {
 	*x = DestroySandboxRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[8]
+	mi := &file_host_v1_host_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +836,7 @@ func (x *DestroySandboxRequest) String() string {
 func (*DestroySandboxRequest) ProtoMessage() {}
 
 func (x *DestroySandboxRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[8]
+	mi := &file_host_v1_host_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +849,7 @@ func (x *DestroySandboxRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroySandboxRequest.ProtoReflect.Descriptor instead.
 func (*DestroySandboxRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{8}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DestroySandboxRequest) GetSandboxId() string {
@@ -736,7 +867,7 @@ type DestroySandboxResponse struct {
 
 func (x *DestroySandboxResponse) Reset() {
 	*x = DestroySandboxResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[9]
+	mi := &file_host_v1_host_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +879,7 @@ func (x *DestroySandboxResponse) String() string {
 func (*DestroySandboxResponse) ProtoMessage() {}
 
 func (x *DestroySandboxResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[9]
+	mi := &file_host_v1_host_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +892,7 @@ func (x *DestroySandboxResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroySandboxResponse.ProtoReflect.Descriptor instead.
 func (*DestroySandboxResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{9}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{11}
 }
 
 type RenewSandboxRequest struct {
@@ -774,7 +905,7 @@ type RenewSandboxRequest struct {
 
 func (x *RenewSandboxRequest) Reset() {
 	*x = RenewSandboxRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[10]
+	mi := &file_host_v1_host_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +917,7 @@ func (x *RenewSandboxRequest) String() string {
 func (*RenewSandboxRequest) ProtoMessage() {}
 
 func (x *RenewSandboxRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[10]
+	mi := &file_host_v1_host_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +930,7 @@ func (x *RenewSandboxRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewSandboxRequest.ProtoReflect.Descriptor instead.
 func (*RenewSandboxRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{10}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RenewSandboxRequest) GetSandboxId() string {
@@ -824,7 +955,7 @@ type RenewSandboxResponse struct {
 
 func (x *RenewSandboxResponse) Reset() {
 	*x = RenewSandboxResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[11]
+	mi := &file_host_v1_host_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +967,7 @@ func (x *RenewSandboxResponse) String() string {
 func (*RenewSandboxResponse) ProtoMessage() {}
 
 func (x *RenewSandboxResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[11]
+	mi := &file_host_v1_host_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +980,7 @@ func (x *RenewSandboxResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewSandboxResponse.ProtoReflect.Descriptor instead.
 func (*RenewSandboxResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{11}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{13}
 }
 
 type PauseSandboxRequest struct {
@@ -861,7 +992,7 @@ type PauseSandboxRequest struct {
 
 func (x *PauseSandboxRequest) Reset() {
 	*x = PauseSandboxRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[12]
+	mi := &file_host_v1_host_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -873,7 +1004,7 @@ func (x *PauseSandboxRequest) String() string {
 func (*PauseSandboxRequest) ProtoMessage() {}
 
 func (x *PauseSandboxRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[12]
+	mi := &file_host_v1_host_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -886,7 +1017,7 @@ func (x *PauseSandboxRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseSandboxRequest.ProtoReflect.Descriptor instead.
 func (*PauseSandboxRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{12}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PauseSandboxRequest) GetSandboxId() string {
@@ -904,7 +1035,7 @@ type PauseSandboxResponse struct {
 
 func (x *PauseSandboxResponse) Reset() {
 	*x = PauseSandboxResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[13]
+	mi := &file_host_v1_host_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1047,7 @@ func (x *PauseSandboxResponse) String() string {
 func (*PauseSandboxResponse) ProtoMessage() {}
 
 func (x *PauseSandboxResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[13]
+	mi := &file_host_v1_host_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1060,7 @@ func (x *PauseSandboxResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseSandboxResponse.ProtoReflect.Descriptor instead.
 func (*PauseSandboxResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{13}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{15}
 }
 
 type ResumeSandboxRequest struct {
@@ -941,7 +1072,7 @@ type ResumeSandboxRequest struct {
 
 func (x *ResumeSandboxRequest) Reset() {
 	*x = ResumeSandboxRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[14]
+	mi := &file_host_v1_host_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1084,7 @@ func (x *ResumeSandboxRequest) String() string {
 func (*ResumeSandboxRequest) ProtoMessage() {}
 
 func (x *ResumeSandboxRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[14]
+	mi := &file_host_v1_host_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1097,7 @@ func (x *ResumeSandboxRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeSandboxRequest.ProtoReflect.Descriptor instead.
 func (*ResumeSandboxRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{14}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResumeSandboxRequest) GetSandboxId() string {
@@ -984,7 +1115,7 @@ type ResumeSandboxResponse struct {
 
 func (x *ResumeSandboxResponse) Reset() {
 	*x = ResumeSandboxResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[15]
+	mi := &file_host_v1_host_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1127,7 @@ func (x *ResumeSandboxResponse) String() string {
 func (*ResumeSandboxResponse) ProtoMessage() {}
 
 func (x *ResumeSandboxResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[15]
+	mi := &file_host_v1_host_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1140,7 @@ func (x *ResumeSandboxResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeSandboxResponse.ProtoReflect.Descriptor instead.
 func (*ResumeSandboxResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{15}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{17}
 }
 
 type GetSandboxRequest struct {
@@ -1021,7 +1152,7 @@ type GetSandboxRequest struct {
 
 func (x *GetSandboxRequest) Reset() {
 	*x = GetSandboxRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[16]
+	mi := &file_host_v1_host_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1164,7 @@ func (x *GetSandboxRequest) String() string {
 func (*GetSandboxRequest) ProtoMessage() {}
 
 func (x *GetSandboxRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[16]
+	mi := &file_host_v1_host_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1177,7 @@ func (x *GetSandboxRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSandboxRequest.ProtoReflect.Descriptor instead.
 func (*GetSandboxRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{16}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetSandboxRequest) GetSandboxId() string {
@@ -1064,7 +1195,7 @@ type ListSandboxesRequest struct {
 
 func (x *ListSandboxesRequest) Reset() {
 	*x = ListSandboxesRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[17]
+	mi := &file_host_v1_host_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1207,7 @@ func (x *ListSandboxesRequest) String() string {
 func (*ListSandboxesRequest) ProtoMessage() {}
 
 func (x *ListSandboxesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[17]
+	mi := &file_host_v1_host_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1220,7 @@ func (x *ListSandboxesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSandboxesRequest.ProtoReflect.Descriptor instead.
 func (*ListSandboxesRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{17}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{19}
 }
 
 type ListSandboxesResponse struct {
@@ -1101,7 +1232,7 @@ type ListSandboxesResponse struct {
 
 func (x *ListSandboxesResponse) Reset() {
 	*x = ListSandboxesResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[18]
+	mi := &file_host_v1_host_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1244,7 @@ func (x *ListSandboxesResponse) String() string {
 func (*ListSandboxesResponse) ProtoMessage() {}
 
 func (x *ListSandboxesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[18]
+	mi := &file_host_v1_host_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1257,7 @@ func (x *ListSandboxesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSandboxesResponse.ProtoReflect.Descriptor instead.
 func (*ListSandboxesResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{18}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListSandboxesResponse) GetSandboxes() []*Sandbox {
@@ -1144,7 +1275,7 @@ type WatchSandboxesRequest struct {
 
 func (x *WatchSandboxesRequest) Reset() {
 	*x = WatchSandboxesRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[19]
+	mi := &file_host_v1_host_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1287,7 @@ func (x *WatchSandboxesRequest) String() string {
 func (*WatchSandboxesRequest) ProtoMessage() {}
 
 func (x *WatchSandboxesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[19]
+	mi := &file_host_v1_host_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1300,7 @@ func (x *WatchSandboxesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSandboxesRequest.ProtoReflect.Descriptor instead.
 func (*WatchSandboxesRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{19}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{21}
 }
 
 type ExecRequest struct {
@@ -1189,7 +1320,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[20]
+	mi := &file_host_v1_host_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1332,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[20]
+	mi := &file_host_v1_host_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1345,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{20}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExecRequest) GetSandboxId() string {
@@ -1291,7 +1422,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_host_v1_host_proto_msgTypes[21]
+	mi := &file_host_v1_host_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1434,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[21]
+	mi := &file_host_v1_host_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1447,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{21}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExecExit) GetCode() int32 {
@@ -1354,7 +1485,7 @@ type ExecStreamResponse struct {
 
 func (x *ExecStreamResponse) Reset() {
 	*x = ExecStreamResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[22]
+	mi := &file_host_v1_host_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1497,7 @@ func (x *ExecStreamResponse) String() string {
 func (*ExecStreamResponse) ProtoMessage() {}
 
 func (x *ExecStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[22]
+	mi := &file_host_v1_host_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1510,7 @@ func (x *ExecStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStreamResponse.ProtoReflect.Descriptor instead.
 func (*ExecStreamResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{22}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExecStreamResponse) GetEvent() isExecStreamResponse_Event {
@@ -1450,7 +1581,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[23]
+	mi := &file_host_v1_host_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1593,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[23]
+	mi := &file_host_v1_host_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1606,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{23}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExecResponse) GetStdout() []byte {
@@ -1515,7 +1646,7 @@ type EnvironmentRequest struct {
 
 func (x *EnvironmentRequest) Reset() {
 	*x = EnvironmentRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[24]
+	mi := &file_host_v1_host_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1658,7 @@ func (x *EnvironmentRequest) String() string {
 func (*EnvironmentRequest) ProtoMessage() {}
 
 func (x *EnvironmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[24]
+	mi := &file_host_v1_host_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1671,7 @@ func (x *EnvironmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvironmentRequest.ProtoReflect.Descriptor instead.
 func (*EnvironmentRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{24}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *EnvironmentRequest) GetSandboxId() string {
@@ -1559,7 +1690,7 @@ type EnvironmentResponse struct {
 
 func (x *EnvironmentResponse) Reset() {
 	*x = EnvironmentResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[25]
+	mi := &file_host_v1_host_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +1702,7 @@ func (x *EnvironmentResponse) String() string {
 func (*EnvironmentResponse) ProtoMessage() {}
 
 func (x *EnvironmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[25]
+	mi := &file_host_v1_host_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +1715,7 @@ func (x *EnvironmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvironmentResponse.ProtoReflect.Descriptor instead.
 func (*EnvironmentResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{25}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EnvironmentResponse) GetEnv() []*EnvVar {
@@ -1605,7 +1736,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_host_v1_host_proto_msgTypes[26]
+	mi := &file_host_v1_host_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1748,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[26]
+	mi := &file_host_v1_host_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1761,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{26}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *File) GetSandboxId() string {
@@ -1663,7 +1794,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_host_v1_host_proto_msgTypes[27]
+	mi := &file_host_v1_host_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1806,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[27]
+	mi := &file_host_v1_host_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1819,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{27}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -1708,7 +1839,7 @@ type WriteFileRequest struct {
 
 func (x *WriteFileRequest) Reset() {
 	*x = WriteFileRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[28]
+	mi := &file_host_v1_host_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1851,7 @@ func (x *WriteFileRequest) String() string {
 func (*WriteFileRequest) ProtoMessage() {}
 
 func (x *WriteFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[28]
+	mi := &file_host_v1_host_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1864,7 @@ func (x *WriteFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteFileRequest.ProtoReflect.Descriptor instead.
 func (*WriteFileRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{28}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WriteFileRequest) GetFile() *File {
@@ -1758,7 +1889,7 @@ type WriteFileResponse struct {
 
 func (x *WriteFileResponse) Reset() {
 	*x = WriteFileResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[29]
+	mi := &file_host_v1_host_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +1901,7 @@ func (x *WriteFileResponse) String() string {
 func (*WriteFileResponse) ProtoMessage() {}
 
 func (x *WriteFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[29]
+	mi := &file_host_v1_host_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,7 +1914,7 @@ func (x *WriteFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteFileResponse.ProtoReflect.Descriptor instead.
 func (*WriteFileResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{29}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{31}
 }
 
 type MakeDirResponse struct {
@@ -1794,7 +1925,7 @@ type MakeDirResponse struct {
 
 func (x *MakeDirResponse) Reset() {
 	*x = MakeDirResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[30]
+	mi := &file_host_v1_host_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1806,7 +1937,7 @@ func (x *MakeDirResponse) String() string {
 func (*MakeDirResponse) ProtoMessage() {}
 
 func (x *MakeDirResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[30]
+	mi := &file_host_v1_host_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1819,7 +1950,7 @@ func (x *MakeDirResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MakeDirResponse.ProtoReflect.Descriptor instead.
 func (*MakeDirResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{30}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{32}
 }
 
 type MakeMinimalRequest struct {
@@ -1830,7 +1961,7 @@ type MakeMinimalRequest struct {
 
 func (x *MakeMinimalRequest) Reset() {
 	*x = MakeMinimalRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[31]
+	mi := &file_host_v1_host_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1842,7 +1973,7 @@ func (x *MakeMinimalRequest) String() string {
 func (*MakeMinimalRequest) ProtoMessage() {}
 
 func (x *MakeMinimalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[31]
+	mi := &file_host_v1_host_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1855,7 +1986,7 @@ func (x *MakeMinimalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MakeMinimalRequest.ProtoReflect.Descriptor instead.
 func (*MakeMinimalRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{31}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{33}
 }
 
 type Image struct {
@@ -1870,7 +2001,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_host_v1_host_proto_msgTypes[32]
+	mi := &file_host_v1_host_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +2013,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[32]
+	mi := &file_host_v1_host_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +2026,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{32}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Image) GetDigest() string {
@@ -1937,7 +2068,7 @@ type RegistryImage struct {
 
 func (x *RegistryImage) Reset() {
 	*x = RegistryImage{}
-	mi := &file_host_v1_host_proto_msgTypes[33]
+	mi := &file_host_v1_host_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2080,7 @@ func (x *RegistryImage) String() string {
 func (*RegistryImage) ProtoMessage() {}
 
 func (x *RegistryImage) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[33]
+	mi := &file_host_v1_host_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2093,7 @@ func (x *RegistryImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryImage.ProtoReflect.Descriptor instead.
 func (*RegistryImage) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{33}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RegistryImage) GetReference() string {
@@ -1990,7 +2121,7 @@ type RegistryAuth struct {
 
 func (x *RegistryAuth) Reset() {
 	*x = RegistryAuth{}
-	mi := &file_host_v1_host_proto_msgTypes[34]
+	mi := &file_host_v1_host_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2133,7 @@ func (x *RegistryAuth) String() string {
 func (*RegistryAuth) ProtoMessage() {}
 
 func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[34]
+	mi := &file_host_v1_host_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2146,7 @@ func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
 func (*RegistryAuth) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{34}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RegistryAuth) GetUsername() string {
@@ -2049,7 +2180,7 @@ type ResolvedImage struct {
 
 func (x *ResolvedImage) Reset() {
 	*x = ResolvedImage{}
-	mi := &file_host_v1_host_proto_msgTypes[35]
+	mi := &file_host_v1_host_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2192,7 @@ func (x *ResolvedImage) String() string {
 func (*ResolvedImage) ProtoMessage() {}
 
 func (x *ResolvedImage) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[35]
+	mi := &file_host_v1_host_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2205,7 @@ func (x *ResolvedImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolvedImage.ProtoReflect.Descriptor instead.
 func (*ResolvedImage) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{35}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ResolvedImage) GetReference() string {
@@ -2101,7 +2232,7 @@ type ImportImageRequest struct {
 
 func (x *ImportImageRequest) Reset() {
 	*x = ImportImageRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[36]
+	mi := &file_host_v1_host_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2244,7 @@ func (x *ImportImageRequest) String() string {
 func (*ImportImageRequest) ProtoMessage() {}
 
 func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[36]
+	mi := &file_host_v1_host_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2257,7 @@ func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageRequest.ProtoReflect.Descriptor instead.
 func (*ImportImageRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{36}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ImportImageRequest) GetKind() string {
@@ -2152,7 +2283,7 @@ type HasArtifactRequest struct {
 
 func (x *HasArtifactRequest) Reset() {
 	*x = HasArtifactRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[37]
+	mi := &file_host_v1_host_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2164,7 +2295,7 @@ func (x *HasArtifactRequest) String() string {
 func (*HasArtifactRequest) ProtoMessage() {}
 
 func (x *HasArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[37]
+	mi := &file_host_v1_host_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2177,7 +2308,7 @@ func (x *HasArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasArtifactRequest.ProtoReflect.Descriptor instead.
 func (*HasArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{37}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *HasArtifactRequest) GetDigest() string {
@@ -2196,7 +2327,7 @@ type HasArtifactResponse struct {
 
 func (x *HasArtifactResponse) Reset() {
 	*x = HasArtifactResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[38]
+	mi := &file_host_v1_host_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +2339,7 @@ func (x *HasArtifactResponse) String() string {
 func (*HasArtifactResponse) ProtoMessage() {}
 
 func (x *HasArtifactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[38]
+	mi := &file_host_v1_host_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2352,7 @@ func (x *HasArtifactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasArtifactResponse.ProtoReflect.Descriptor instead.
 func (*HasArtifactResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{38}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HasArtifactResponse) GetPresent() bool {
@@ -2239,7 +2370,7 @@ type ListArtifactsRequest struct {
 
 func (x *ListArtifactsRequest) Reset() {
 	*x = ListArtifactsRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[39]
+	mi := &file_host_v1_host_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2382,7 @@ func (x *ListArtifactsRequest) String() string {
 func (*ListArtifactsRequest) ProtoMessage() {}
 
 func (x *ListArtifactsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[39]
+	mi := &file_host_v1_host_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2395,7 @@ func (x *ListArtifactsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListArtifactsRequest.ProtoReflect.Descriptor instead.
 func (*ListArtifactsRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{39}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{41}
 }
 
 type ListArtifactsResponse struct {
@@ -2276,7 +2407,7 @@ type ListArtifactsResponse struct {
 
 func (x *ListArtifactsResponse) Reset() {
 	*x = ListArtifactsResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[40]
+	mi := &file_host_v1_host_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +2419,7 @@ func (x *ListArtifactsResponse) String() string {
 func (*ListArtifactsResponse) ProtoMessage() {}
 
 func (x *ListArtifactsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[40]
+	mi := &file_host_v1_host_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +2432,7 @@ func (x *ListArtifactsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListArtifactsResponse.ProtoReflect.Descriptor instead.
 func (*ListArtifactsResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{40}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListArtifactsResponse) GetArtifacts() []*Artifact {
@@ -2318,13 +2449,14 @@ type Artifact struct {
 	Age           *durationpb.Duration   `protobuf:"bytes,3,opt,name=age,proto3" json:"age,omitempty"`
 	Idle          *durationpb.Duration   `protobuf:"bytes,4,opt,name=idle,proto3" json:"idle,omitempty"`      // since it was last used
 	Cached        bool                   `protobuf:"varint,5,opt,name=cached,proto3" json:"cached,omitempty"` // can be had again: a base from a registry
+	Kind          string                 `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`      // image or snapshot
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_host_v1_host_proto_msgTypes[41]
+	mi := &file_host_v1_host_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2336,7 +2468,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[41]
+	mi := &file_host_v1_host_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2481,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{41}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Artifact) GetDigest() string {
@@ -2387,6 +2519,13 @@ func (x *Artifact) GetCached() bool {
 	return false
 }
 
+func (x *Artifact) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
 type FlattenRootfsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	SandboxId     string                 `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
@@ -2396,7 +2535,7 @@ type FlattenRootfsRequest struct {
 
 func (x *FlattenRootfsRequest) Reset() {
 	*x = FlattenRootfsRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[42]
+	mi := &file_host_v1_host_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +2547,7 @@ func (x *FlattenRootfsRequest) String() string {
 func (*FlattenRootfsRequest) ProtoMessage() {}
 
 func (x *FlattenRootfsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[42]
+	mi := &file_host_v1_host_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +2560,7 @@ func (x *FlattenRootfsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlattenRootfsRequest.ProtoReflect.Descriptor instead.
 func (*FlattenRootfsRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{42}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *FlattenRootfsRequest) GetSandboxId() string {
@@ -2440,7 +2579,7 @@ type CreateSnapshotRequest struct {
 
 func (x *CreateSnapshotRequest) Reset() {
 	*x = CreateSnapshotRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[43]
+	mi := &file_host_v1_host_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2591,7 @@ func (x *CreateSnapshotRequest) String() string {
 func (*CreateSnapshotRequest) ProtoMessage() {}
 
 func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[43]
+	mi := &file_host_v1_host_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2604,7 @@ func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*CreateSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{43}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateSnapshotRequest) GetSandboxId() string {
@@ -2489,7 +2628,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_host_v1_host_proto_msgTypes[44]
+	mi := &file_host_v1_host_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2640,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[44]
+	mi := &file_host_v1_host_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2653,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{44}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Snapshot) GetDigest() string {
@@ -2568,7 +2707,7 @@ type RemoveArtifactRequest struct {
 
 func (x *RemoveArtifactRequest) Reset() {
 	*x = RemoveArtifactRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[45]
+	mi := &file_host_v1_host_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2580,7 +2719,7 @@ func (x *RemoveArtifactRequest) String() string {
 func (*RemoveArtifactRequest) ProtoMessage() {}
 
 func (x *RemoveArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[45]
+	mi := &file_host_v1_host_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2593,7 +2732,7 @@ func (x *RemoveArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveArtifactRequest.ProtoReflect.Descriptor instead.
 func (*RemoveArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{45}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RemoveArtifactRequest) GetDigest() string {
@@ -2611,7 +2750,7 @@ type RemoveArtifactResponse struct {
 
 func (x *RemoveArtifactResponse) Reset() {
 	*x = RemoveArtifactResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[46]
+	mi := &file_host_v1_host_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2623,7 +2762,7 @@ func (x *RemoveArtifactResponse) String() string {
 func (*RemoveArtifactResponse) ProtoMessage() {}
 
 func (x *RemoveArtifactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[46]
+	mi := &file_host_v1_host_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2636,7 +2775,7 @@ func (x *RemoveArtifactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveArtifactResponse.ProtoReflect.Descriptor instead.
 func (*RemoveArtifactResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{46}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{48}
 }
 
 // Error travels as a detail of every error.
@@ -2653,7 +2792,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_host_v1_host_proto_msgTypes[47]
+	mi := &file_host_v1_host_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2665,7 +2804,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[47]
+	mi := &file_host_v1_host_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2678,7 +2817,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{47}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Error) GetKind() string {
@@ -2721,7 +2860,7 @@ var File_host_v1_host_proto protoreflect.FileDescriptor
 const file_host_v1_host_proto_rawDesc = "" +
 	"\n" +
 	"\x12host/v1/host.proto\x12\ahost.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\r\n" +
-	"\vInfoRequest\"\xad\x02\n" +
+	"\vInfoRequest\"\xf3\x02\n" +
 	"\fInfoResponse\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\x05R\bprotocol\x12\x17\n" +
 	"\ahost_id\x18\x02 \x01(\tR\x06hostId\x12\x1a\n" +
@@ -2731,7 +2870,19 @@ const file_host_v1_host_proto_rawDesc = "" +
 	"\fcpu_features\x18\x06 \x01(\tR\vcpuFeatures\x12\x14\n" +
 	"\x05guest\x18\a \x01(\tR\x05guest\x12.\n" +
 	"\bcapacity\x18\b \x01(\v2\x12.host.v1.ResourcesR\bcapacity\x12&\n" +
-	"\x04free\x18\t \x01(\v2\x12.host.v1.ResourcesR\x04free\"`\n" +
+	"\x04free\x18\t \x01(\v2\x12.host.v1.ResourcesR\x04free\x12!\n" +
+	"\x04disk\x18\n" +
+	" \x01(\v2\r.host.v1.DiskR\x04disk\x12!\n" +
+	"\x04pool\x18\v \x01(\v2\r.host.v1.PoolR\x04pool\"k\n" +
+	"\x04Disk\x12\x1f\n" +
+	"\vtotal_bytes\x18\x01 \x01(\x03R\n" +
+	"totalBytes\x12\x1d\n" +
+	"\n" +
+	"free_bytes\x18\x02 \x01(\x03R\tfreeBytes\x12#\n" +
+	"\rreserve_bytes\x18\x03 \x01(\x03R\freserveBytes\"0\n" +
+	"\x04Pool\x12\x14\n" +
+	"\x05ready\x18\x01 \x01(\x05R\x05ready\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x05R\x04size\"`\n" +
 	"\tResources\x12\x14\n" +
 	"\x05vcpus\x18\x01 \x01(\x05R\x05vcpus\x12\x1b\n" +
 	"\tmemory_mb\x18\x02 \x01(\x05R\bmemoryMb\x12 \n" +
@@ -2878,14 +3029,15 @@ const file_host_v1_host_proto_rawDesc = "" +
 	"\apresent\x18\x01 \x01(\bR\apresent\"\x16\n" +
 	"\x14ListArtifactsRequest\"H\n" +
 	"\x15ListArtifactsResponse\x12/\n" +
-	"\tartifacts\x18\x01 \x03(\v2\x11.host.v1.ArtifactR\tartifacts\"\xb5\x01\n" +
+	"\tartifacts\x18\x01 \x03(\v2\x11.host.v1.ArtifactR\tartifacts\"\xc9\x01\n" +
 	"\bArtifact\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12+\n" +
 	"\x03age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12-\n" +
 	"\x04idle\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04idle\x12\x16\n" +
-	"\x06cached\x18\x05 \x01(\bR\x06cached\"5\n" +
+	"\x06cached\x18\x05 \x01(\bR\x06cached\x12\x12\n" +
+	"\x04kind\x18\x06 \x01(\tR\x04kind\"5\n" +
 	"\x14FlattenRootfsRequest\x12\x1d\n" +
 	"\n" +
 	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\"6\n" +
@@ -2949,138 +3101,142 @@ func file_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_host_v1_host_proto_rawDescData
 }
 
-var file_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_host_v1_host_proto_goTypes = []any{
 	(*InfoRequest)(nil),            // 0: host.v1.InfoRequest
 	(*InfoResponse)(nil),           // 1: host.v1.InfoResponse
-	(*Resources)(nil),              // 2: host.v1.Resources
-	(*Fence)(nil),                  // 3: host.v1.Fence
-	(*EnvVar)(nil),                 // 4: host.v1.EnvVar
-	(*ImageConfig)(nil),            // 5: host.v1.ImageConfig
-	(*CreateSandboxRequest)(nil),   // 6: host.v1.CreateSandboxRequest
-	(*Sandbox)(nil),                // 7: host.v1.Sandbox
-	(*DestroySandboxRequest)(nil),  // 8: host.v1.DestroySandboxRequest
-	(*DestroySandboxResponse)(nil), // 9: host.v1.DestroySandboxResponse
-	(*RenewSandboxRequest)(nil),    // 10: host.v1.RenewSandboxRequest
-	(*RenewSandboxResponse)(nil),   // 11: host.v1.RenewSandboxResponse
-	(*PauseSandboxRequest)(nil),    // 12: host.v1.PauseSandboxRequest
-	(*PauseSandboxResponse)(nil),   // 13: host.v1.PauseSandboxResponse
-	(*ResumeSandboxRequest)(nil),   // 14: host.v1.ResumeSandboxRequest
-	(*ResumeSandboxResponse)(nil),  // 15: host.v1.ResumeSandboxResponse
-	(*GetSandboxRequest)(nil),      // 16: host.v1.GetSandboxRequest
-	(*ListSandboxesRequest)(nil),   // 17: host.v1.ListSandboxesRequest
-	(*ListSandboxesResponse)(nil),  // 18: host.v1.ListSandboxesResponse
-	(*WatchSandboxesRequest)(nil),  // 19: host.v1.WatchSandboxesRequest
-	(*ExecRequest)(nil),            // 20: host.v1.ExecRequest
-	(*ExecExit)(nil),               // 21: host.v1.ExecExit
-	(*ExecStreamResponse)(nil),     // 22: host.v1.ExecStreamResponse
-	(*ExecResponse)(nil),           // 23: host.v1.ExecResponse
-	(*EnvironmentRequest)(nil),     // 24: host.v1.EnvironmentRequest
-	(*EnvironmentResponse)(nil),    // 25: host.v1.EnvironmentResponse
-	(*File)(nil),                   // 26: host.v1.File
-	(*Chunk)(nil),                  // 27: host.v1.Chunk
-	(*WriteFileRequest)(nil),       // 28: host.v1.WriteFileRequest
-	(*WriteFileResponse)(nil),      // 29: host.v1.WriteFileResponse
-	(*MakeDirResponse)(nil),        // 30: host.v1.MakeDirResponse
-	(*MakeMinimalRequest)(nil),     // 31: host.v1.MakeMinimalRequest
-	(*Image)(nil),                  // 32: host.v1.Image
-	(*RegistryImage)(nil),          // 33: host.v1.RegistryImage
-	(*RegistryAuth)(nil),           // 34: host.v1.RegistryAuth
-	(*ResolvedImage)(nil),          // 35: host.v1.ResolvedImage
-	(*ImportImageRequest)(nil),     // 36: host.v1.ImportImageRequest
-	(*HasArtifactRequest)(nil),     // 37: host.v1.HasArtifactRequest
-	(*HasArtifactResponse)(nil),    // 38: host.v1.HasArtifactResponse
-	(*ListArtifactsRequest)(nil),   // 39: host.v1.ListArtifactsRequest
-	(*ListArtifactsResponse)(nil),  // 40: host.v1.ListArtifactsResponse
-	(*Artifact)(nil),               // 41: host.v1.Artifact
-	(*FlattenRootfsRequest)(nil),   // 42: host.v1.FlattenRootfsRequest
-	(*CreateSnapshotRequest)(nil),  // 43: host.v1.CreateSnapshotRequest
-	(*Snapshot)(nil),               // 44: host.v1.Snapshot
-	(*RemoveArtifactRequest)(nil),  // 45: host.v1.RemoveArtifactRequest
-	(*RemoveArtifactResponse)(nil), // 46: host.v1.RemoveArtifactResponse
-	(*Error)(nil),                  // 47: host.v1.Error
-	(*durationpb.Duration)(nil),    // 48: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 49: google.protobuf.Timestamp
+	(*Disk)(nil),                   // 2: host.v1.Disk
+	(*Pool)(nil),                   // 3: host.v1.Pool
+	(*Resources)(nil),              // 4: host.v1.Resources
+	(*Fence)(nil),                  // 5: host.v1.Fence
+	(*EnvVar)(nil),                 // 6: host.v1.EnvVar
+	(*ImageConfig)(nil),            // 7: host.v1.ImageConfig
+	(*CreateSandboxRequest)(nil),   // 8: host.v1.CreateSandboxRequest
+	(*Sandbox)(nil),                // 9: host.v1.Sandbox
+	(*DestroySandboxRequest)(nil),  // 10: host.v1.DestroySandboxRequest
+	(*DestroySandboxResponse)(nil), // 11: host.v1.DestroySandboxResponse
+	(*RenewSandboxRequest)(nil),    // 12: host.v1.RenewSandboxRequest
+	(*RenewSandboxResponse)(nil),   // 13: host.v1.RenewSandboxResponse
+	(*PauseSandboxRequest)(nil),    // 14: host.v1.PauseSandboxRequest
+	(*PauseSandboxResponse)(nil),   // 15: host.v1.PauseSandboxResponse
+	(*ResumeSandboxRequest)(nil),   // 16: host.v1.ResumeSandboxRequest
+	(*ResumeSandboxResponse)(nil),  // 17: host.v1.ResumeSandboxResponse
+	(*GetSandboxRequest)(nil),      // 18: host.v1.GetSandboxRequest
+	(*ListSandboxesRequest)(nil),   // 19: host.v1.ListSandboxesRequest
+	(*ListSandboxesResponse)(nil),  // 20: host.v1.ListSandboxesResponse
+	(*WatchSandboxesRequest)(nil),  // 21: host.v1.WatchSandboxesRequest
+	(*ExecRequest)(nil),            // 22: host.v1.ExecRequest
+	(*ExecExit)(nil),               // 23: host.v1.ExecExit
+	(*ExecStreamResponse)(nil),     // 24: host.v1.ExecStreamResponse
+	(*ExecResponse)(nil),           // 25: host.v1.ExecResponse
+	(*EnvironmentRequest)(nil),     // 26: host.v1.EnvironmentRequest
+	(*EnvironmentResponse)(nil),    // 27: host.v1.EnvironmentResponse
+	(*File)(nil),                   // 28: host.v1.File
+	(*Chunk)(nil),                  // 29: host.v1.Chunk
+	(*WriteFileRequest)(nil),       // 30: host.v1.WriteFileRequest
+	(*WriteFileResponse)(nil),      // 31: host.v1.WriteFileResponse
+	(*MakeDirResponse)(nil),        // 32: host.v1.MakeDirResponse
+	(*MakeMinimalRequest)(nil),     // 33: host.v1.MakeMinimalRequest
+	(*Image)(nil),                  // 34: host.v1.Image
+	(*RegistryImage)(nil),          // 35: host.v1.RegistryImage
+	(*RegistryAuth)(nil),           // 36: host.v1.RegistryAuth
+	(*ResolvedImage)(nil),          // 37: host.v1.ResolvedImage
+	(*ImportImageRequest)(nil),     // 38: host.v1.ImportImageRequest
+	(*HasArtifactRequest)(nil),     // 39: host.v1.HasArtifactRequest
+	(*HasArtifactResponse)(nil),    // 40: host.v1.HasArtifactResponse
+	(*ListArtifactsRequest)(nil),   // 41: host.v1.ListArtifactsRequest
+	(*ListArtifactsResponse)(nil),  // 42: host.v1.ListArtifactsResponse
+	(*Artifact)(nil),               // 43: host.v1.Artifact
+	(*FlattenRootfsRequest)(nil),   // 44: host.v1.FlattenRootfsRequest
+	(*CreateSnapshotRequest)(nil),  // 45: host.v1.CreateSnapshotRequest
+	(*Snapshot)(nil),               // 46: host.v1.Snapshot
+	(*RemoveArtifactRequest)(nil),  // 47: host.v1.RemoveArtifactRequest
+	(*RemoveArtifactResponse)(nil), // 48: host.v1.RemoveArtifactResponse
+	(*Error)(nil),                  // 49: host.v1.Error
+	(*durationpb.Duration)(nil),    // 50: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 51: google.protobuf.Timestamp
 }
 var file_host_v1_host_proto_depIdxs = []int32{
-	2,  // 0: host.v1.InfoResponse.capacity:type_name -> host.v1.Resources
-	2,  // 1: host.v1.InfoResponse.free:type_name -> host.v1.Resources
-	4,  // 2: host.v1.ImageConfig.env:type_name -> host.v1.EnvVar
-	4,  // 3: host.v1.ImageConfig.labels:type_name -> host.v1.EnvVar
-	3,  // 4: host.v1.CreateSandboxRequest.fence:type_name -> host.v1.Fence
-	5,  // 5: host.v1.CreateSandboxRequest.config:type_name -> host.v1.ImageConfig
-	4,  // 6: host.v1.CreateSandboxRequest.env:type_name -> host.v1.EnvVar
-	48, // 7: host.v1.CreateSandboxRequest.timeout:type_name -> google.protobuf.Duration
-	3,  // 8: host.v1.Sandbox.fence:type_name -> host.v1.Fence
-	2,  // 9: host.v1.Sandbox.resources:type_name -> host.v1.Resources
-	49, // 10: host.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
-	48, // 11: host.v1.RenewSandboxRequest.timeout:type_name -> google.protobuf.Duration
-	7,  // 12: host.v1.ListSandboxesResponse.sandboxes:type_name -> host.v1.Sandbox
-	4,  // 13: host.v1.ExecRequest.env:type_name -> host.v1.EnvVar
-	48, // 14: host.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
-	21, // 15: host.v1.ExecStreamResponse.exit:type_name -> host.v1.ExecExit
-	21, // 16: host.v1.ExecResponse.exit:type_name -> host.v1.ExecExit
-	4,  // 17: host.v1.EnvironmentResponse.env:type_name -> host.v1.EnvVar
-	26, // 18: host.v1.WriteFileRequest.file:type_name -> host.v1.File
-	5,  // 19: host.v1.Image.config:type_name -> host.v1.ImageConfig
-	34, // 20: host.v1.RegistryImage.auth:type_name -> host.v1.RegistryAuth
-	5,  // 21: host.v1.ResolvedImage.config:type_name -> host.v1.ImageConfig
-	41, // 22: host.v1.ListArtifactsResponse.artifacts:type_name -> host.v1.Artifact
-	48, // 23: host.v1.Artifact.age:type_name -> google.protobuf.Duration
-	48, // 24: host.v1.Artifact.idle:type_name -> google.protobuf.Duration
-	0,  // 25: host.v1.HostAgentService.Info:input_type -> host.v1.InfoRequest
-	6,  // 26: host.v1.HostAgentService.CreateSandbox:input_type -> host.v1.CreateSandboxRequest
-	8,  // 27: host.v1.HostAgentService.DestroySandbox:input_type -> host.v1.DestroySandboxRequest
-	10, // 28: host.v1.HostAgentService.RenewSandbox:input_type -> host.v1.RenewSandboxRequest
-	12, // 29: host.v1.HostAgentService.PauseSandbox:input_type -> host.v1.PauseSandboxRequest
-	14, // 30: host.v1.HostAgentService.ResumeSandbox:input_type -> host.v1.ResumeSandboxRequest
-	16, // 31: host.v1.HostAgentService.GetSandbox:input_type -> host.v1.GetSandboxRequest
-	17, // 32: host.v1.HostAgentService.ListSandboxes:input_type -> host.v1.ListSandboxesRequest
-	19, // 33: host.v1.HostAgentService.WatchSandboxes:input_type -> host.v1.WatchSandboxesRequest
-	20, // 34: host.v1.HostAgentService.ExecStream:input_type -> host.v1.ExecRequest
-	20, // 35: host.v1.HostAgentService.Exec:input_type -> host.v1.ExecRequest
-	24, // 36: host.v1.HostAgentService.Environment:input_type -> host.v1.EnvironmentRequest
-	26, // 37: host.v1.HostAgentService.ReadFile:input_type -> host.v1.File
-	28, // 38: host.v1.HostAgentService.WriteFile:input_type -> host.v1.WriteFileRequest
-	26, // 39: host.v1.HostAgentService.MakeDir:input_type -> host.v1.File
-	31, // 40: host.v1.HostAgentService.MakeMinimal:input_type -> host.v1.MakeMinimalRequest
-	33, // 41: host.v1.HostAgentService.ResolveImage:input_type -> host.v1.RegistryImage
-	33, // 42: host.v1.HostAgentService.PullImage:input_type -> host.v1.RegistryImage
-	36, // 43: host.v1.HostAgentService.ImportImage:input_type -> host.v1.ImportImageRequest
-	37, // 44: host.v1.HostAgentService.HasArtifact:input_type -> host.v1.HasArtifactRequest
-	39, // 45: host.v1.HostAgentService.ListArtifacts:input_type -> host.v1.ListArtifactsRequest
-	42, // 46: host.v1.HostAgentService.FlattenRootfs:input_type -> host.v1.FlattenRootfsRequest
-	43, // 47: host.v1.HostAgentService.CreateSnapshot:input_type -> host.v1.CreateSnapshotRequest
-	45, // 48: host.v1.HostAgentService.RemoveArtifact:input_type -> host.v1.RemoveArtifactRequest
-	1,  // 49: host.v1.HostAgentService.Info:output_type -> host.v1.InfoResponse
-	7,  // 50: host.v1.HostAgentService.CreateSandbox:output_type -> host.v1.Sandbox
-	9,  // 51: host.v1.HostAgentService.DestroySandbox:output_type -> host.v1.DestroySandboxResponse
-	11, // 52: host.v1.HostAgentService.RenewSandbox:output_type -> host.v1.RenewSandboxResponse
-	13, // 53: host.v1.HostAgentService.PauseSandbox:output_type -> host.v1.PauseSandboxResponse
-	15, // 54: host.v1.HostAgentService.ResumeSandbox:output_type -> host.v1.ResumeSandboxResponse
-	7,  // 55: host.v1.HostAgentService.GetSandbox:output_type -> host.v1.Sandbox
-	18, // 56: host.v1.HostAgentService.ListSandboxes:output_type -> host.v1.ListSandboxesResponse
-	7,  // 57: host.v1.HostAgentService.WatchSandboxes:output_type -> host.v1.Sandbox
-	22, // 58: host.v1.HostAgentService.ExecStream:output_type -> host.v1.ExecStreamResponse
-	23, // 59: host.v1.HostAgentService.Exec:output_type -> host.v1.ExecResponse
-	25, // 60: host.v1.HostAgentService.Environment:output_type -> host.v1.EnvironmentResponse
-	27, // 61: host.v1.HostAgentService.ReadFile:output_type -> host.v1.Chunk
-	29, // 62: host.v1.HostAgentService.WriteFile:output_type -> host.v1.WriteFileResponse
-	30, // 63: host.v1.HostAgentService.MakeDir:output_type -> host.v1.MakeDirResponse
-	32, // 64: host.v1.HostAgentService.MakeMinimal:output_type -> host.v1.Image
-	35, // 65: host.v1.HostAgentService.ResolveImage:output_type -> host.v1.ResolvedImage
-	32, // 66: host.v1.HostAgentService.PullImage:output_type -> host.v1.Image
-	32, // 67: host.v1.HostAgentService.ImportImage:output_type -> host.v1.Image
-	38, // 68: host.v1.HostAgentService.HasArtifact:output_type -> host.v1.HasArtifactResponse
-	40, // 69: host.v1.HostAgentService.ListArtifacts:output_type -> host.v1.ListArtifactsResponse
-	32, // 70: host.v1.HostAgentService.FlattenRootfs:output_type -> host.v1.Image
-	44, // 71: host.v1.HostAgentService.CreateSnapshot:output_type -> host.v1.Snapshot
-	46, // 72: host.v1.HostAgentService.RemoveArtifact:output_type -> host.v1.RemoveArtifactResponse
-	49, // [49:73] is the sub-list for method output_type
-	25, // [25:49] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	4,  // 0: host.v1.InfoResponse.capacity:type_name -> host.v1.Resources
+	4,  // 1: host.v1.InfoResponse.free:type_name -> host.v1.Resources
+	2,  // 2: host.v1.InfoResponse.disk:type_name -> host.v1.Disk
+	3,  // 3: host.v1.InfoResponse.pool:type_name -> host.v1.Pool
+	6,  // 4: host.v1.ImageConfig.env:type_name -> host.v1.EnvVar
+	6,  // 5: host.v1.ImageConfig.labels:type_name -> host.v1.EnvVar
+	5,  // 6: host.v1.CreateSandboxRequest.fence:type_name -> host.v1.Fence
+	7,  // 7: host.v1.CreateSandboxRequest.config:type_name -> host.v1.ImageConfig
+	6,  // 8: host.v1.CreateSandboxRequest.env:type_name -> host.v1.EnvVar
+	50, // 9: host.v1.CreateSandboxRequest.timeout:type_name -> google.protobuf.Duration
+	5,  // 10: host.v1.Sandbox.fence:type_name -> host.v1.Fence
+	4,  // 11: host.v1.Sandbox.resources:type_name -> host.v1.Resources
+	51, // 12: host.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
+	50, // 13: host.v1.RenewSandboxRequest.timeout:type_name -> google.protobuf.Duration
+	9,  // 14: host.v1.ListSandboxesResponse.sandboxes:type_name -> host.v1.Sandbox
+	6,  // 15: host.v1.ExecRequest.env:type_name -> host.v1.EnvVar
+	50, // 16: host.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
+	23, // 17: host.v1.ExecStreamResponse.exit:type_name -> host.v1.ExecExit
+	23, // 18: host.v1.ExecResponse.exit:type_name -> host.v1.ExecExit
+	6,  // 19: host.v1.EnvironmentResponse.env:type_name -> host.v1.EnvVar
+	28, // 20: host.v1.WriteFileRequest.file:type_name -> host.v1.File
+	7,  // 21: host.v1.Image.config:type_name -> host.v1.ImageConfig
+	36, // 22: host.v1.RegistryImage.auth:type_name -> host.v1.RegistryAuth
+	7,  // 23: host.v1.ResolvedImage.config:type_name -> host.v1.ImageConfig
+	43, // 24: host.v1.ListArtifactsResponse.artifacts:type_name -> host.v1.Artifact
+	50, // 25: host.v1.Artifact.age:type_name -> google.protobuf.Duration
+	50, // 26: host.v1.Artifact.idle:type_name -> google.protobuf.Duration
+	0,  // 27: host.v1.HostAgentService.Info:input_type -> host.v1.InfoRequest
+	8,  // 28: host.v1.HostAgentService.CreateSandbox:input_type -> host.v1.CreateSandboxRequest
+	10, // 29: host.v1.HostAgentService.DestroySandbox:input_type -> host.v1.DestroySandboxRequest
+	12, // 30: host.v1.HostAgentService.RenewSandbox:input_type -> host.v1.RenewSandboxRequest
+	14, // 31: host.v1.HostAgentService.PauseSandbox:input_type -> host.v1.PauseSandboxRequest
+	16, // 32: host.v1.HostAgentService.ResumeSandbox:input_type -> host.v1.ResumeSandboxRequest
+	18, // 33: host.v1.HostAgentService.GetSandbox:input_type -> host.v1.GetSandboxRequest
+	19, // 34: host.v1.HostAgentService.ListSandboxes:input_type -> host.v1.ListSandboxesRequest
+	21, // 35: host.v1.HostAgentService.WatchSandboxes:input_type -> host.v1.WatchSandboxesRequest
+	22, // 36: host.v1.HostAgentService.ExecStream:input_type -> host.v1.ExecRequest
+	22, // 37: host.v1.HostAgentService.Exec:input_type -> host.v1.ExecRequest
+	26, // 38: host.v1.HostAgentService.Environment:input_type -> host.v1.EnvironmentRequest
+	28, // 39: host.v1.HostAgentService.ReadFile:input_type -> host.v1.File
+	30, // 40: host.v1.HostAgentService.WriteFile:input_type -> host.v1.WriteFileRequest
+	28, // 41: host.v1.HostAgentService.MakeDir:input_type -> host.v1.File
+	33, // 42: host.v1.HostAgentService.MakeMinimal:input_type -> host.v1.MakeMinimalRequest
+	35, // 43: host.v1.HostAgentService.ResolveImage:input_type -> host.v1.RegistryImage
+	35, // 44: host.v1.HostAgentService.PullImage:input_type -> host.v1.RegistryImage
+	38, // 45: host.v1.HostAgentService.ImportImage:input_type -> host.v1.ImportImageRequest
+	39, // 46: host.v1.HostAgentService.HasArtifact:input_type -> host.v1.HasArtifactRequest
+	41, // 47: host.v1.HostAgentService.ListArtifacts:input_type -> host.v1.ListArtifactsRequest
+	44, // 48: host.v1.HostAgentService.FlattenRootfs:input_type -> host.v1.FlattenRootfsRequest
+	45, // 49: host.v1.HostAgentService.CreateSnapshot:input_type -> host.v1.CreateSnapshotRequest
+	47, // 50: host.v1.HostAgentService.RemoveArtifact:input_type -> host.v1.RemoveArtifactRequest
+	1,  // 51: host.v1.HostAgentService.Info:output_type -> host.v1.InfoResponse
+	9,  // 52: host.v1.HostAgentService.CreateSandbox:output_type -> host.v1.Sandbox
+	11, // 53: host.v1.HostAgentService.DestroySandbox:output_type -> host.v1.DestroySandboxResponse
+	13, // 54: host.v1.HostAgentService.RenewSandbox:output_type -> host.v1.RenewSandboxResponse
+	15, // 55: host.v1.HostAgentService.PauseSandbox:output_type -> host.v1.PauseSandboxResponse
+	17, // 56: host.v1.HostAgentService.ResumeSandbox:output_type -> host.v1.ResumeSandboxResponse
+	9,  // 57: host.v1.HostAgentService.GetSandbox:output_type -> host.v1.Sandbox
+	20, // 58: host.v1.HostAgentService.ListSandboxes:output_type -> host.v1.ListSandboxesResponse
+	9,  // 59: host.v1.HostAgentService.WatchSandboxes:output_type -> host.v1.Sandbox
+	24, // 60: host.v1.HostAgentService.ExecStream:output_type -> host.v1.ExecStreamResponse
+	25, // 61: host.v1.HostAgentService.Exec:output_type -> host.v1.ExecResponse
+	27, // 62: host.v1.HostAgentService.Environment:output_type -> host.v1.EnvironmentResponse
+	29, // 63: host.v1.HostAgentService.ReadFile:output_type -> host.v1.Chunk
+	31, // 64: host.v1.HostAgentService.WriteFile:output_type -> host.v1.WriteFileResponse
+	32, // 65: host.v1.HostAgentService.MakeDir:output_type -> host.v1.MakeDirResponse
+	34, // 66: host.v1.HostAgentService.MakeMinimal:output_type -> host.v1.Image
+	37, // 67: host.v1.HostAgentService.ResolveImage:output_type -> host.v1.ResolvedImage
+	34, // 68: host.v1.HostAgentService.PullImage:output_type -> host.v1.Image
+	34, // 69: host.v1.HostAgentService.ImportImage:output_type -> host.v1.Image
+	40, // 70: host.v1.HostAgentService.HasArtifact:output_type -> host.v1.HasArtifactResponse
+	42, // 71: host.v1.HostAgentService.ListArtifacts:output_type -> host.v1.ListArtifactsResponse
+	34, // 72: host.v1.HostAgentService.FlattenRootfs:output_type -> host.v1.Image
+	46, // 73: host.v1.HostAgentService.CreateSnapshot:output_type -> host.v1.Snapshot
+	48, // 74: host.v1.HostAgentService.RemoveArtifact:output_type -> host.v1.RemoveArtifactResponse
+	51, // [51:75] is the sub-list for method output_type
+	27, // [27:51] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_host_v1_host_proto_init() }
@@ -3088,8 +3244,8 @@ func file_host_v1_host_proto_init() {
 	if File_host_v1_host_proto != nil {
 		return
 	}
-	file_host_v1_host_proto_msgTypes[20].OneofWrappers = []any{}
-	file_host_v1_host_proto_msgTypes[22].OneofWrappers = []any{
+	file_host_v1_host_proto_msgTypes[22].OneofWrappers = []any{}
+	file_host_v1_host_proto_msgTypes[24].OneofWrappers = []any{
 		(*ExecStreamResponse_Stdout)(nil),
 		(*ExecStreamResponse_Stderr)(nil),
 		(*ExecStreamResponse_Exit)(nil),
@@ -3100,7 +3256,7 @@ func file_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_host_v1_host_proto_rawDesc), len(file_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   48,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
