@@ -18,13 +18,13 @@ var contract = map[string]struct {
 	fields  string
 }{
 	"build": {&lehrv1.Build{}, "id name tag status attempt base_template base_digest recipe healthcheck vcpus memory_mb disk_mb " +
-		"skip_pre_post team_id template_id host_id sandbox_id current_step total_steps created_at started_at completed_at error steps artifact"},
+		"skip_pre_post team_id template_id host_id sandbox_id current_step total_steps created_at started_at completed_at error steps artifact metadata base_image"},
 	"error":    {&lehrv1.BuildError{}, "code message remedy fault phase step"},
 	"step":     {&lehrv1.BuildStep{}, "step phase cmd status exit ok elapsed_ms cached cache_reason stdout_tail stderr_tail"},
 	"artifact": {&lehrv1.BuildArtifact{}, "type image_digest snapshot_digest size_bytes version"},
 	"log line": {&lehrv1.LogLine{}, "seq attempt time phase step stream text"},
-	"template": {&lehrv1.Template{}, "id name tags type version base_template vcpus memory_mb size_bytes team_id created_at"},
-	"sandbox":  {&lehrv1.Sandbox{}, "id template version state reason vcpus memory_mb disk_mb created_at expires_at host_id url"},
+	"template": {&lehrv1.Template{}, "id name tags type version base_template vcpus memory_mb size_bytes team_id created_at labels exposed base_digest image_digest snapshot_digest build_id disk_mb"},
+	"sandbox":  {&lehrv1.Sandbox{}, "id template version state reason vcpus memory_mb disk_mb created_at expires_at host_id url metadata domain access_token ended_at error"},
 	"key":      {&lehrv1.CreatedKey{}, "id name key"},
 }
 

@@ -40,6 +40,7 @@ func New(o Options) http.Handler {
 		templates: &templates{service: o.Templates},
 		sandboxes: &sandboxes{service: o.Sandboxes},
 		keys:      &keys{accounts: o.Accounts},
+		teams:     &teams{accounts: o.Accounts},
 		log:       o.Log,
 	}
 	guarded := http.NewServeMux()
@@ -72,6 +73,7 @@ type door struct {
 	templates *templates
 	sandboxes *sandboxes
 	keys      *keys
+	teams     *teams
 	log       *slog.Logger
 }
 
@@ -84,4 +86,5 @@ func (d *door) connect(mux *http.ServeMux) {
 	mux.Handle(lehrv1connect.NewTemplateServiceHandler(d.templates, opts))
 	mux.Handle(lehrv1connect.NewSandboxServiceHandler(d.sandboxes, opts))
 	mux.Handle(lehrv1connect.NewKeyServiceHandler(d.keys, opts))
+	mux.Handle(lehrv1connect.NewTeamServiceHandler(d.teams, opts))
 }

@@ -19,8 +19,12 @@ type builds struct {
 	log     *slog.Logger
 }
 
-// replayedHeader marks the answer to a repeated create.
-const replayedHeader = "Lehr-Replayed"
+// Headers of creates: the caller's name of a request, and the mark of the
+// answer to a repeated one.
+const (
+	idempotencyHeader = "Idempotency-Key"
+	replayedHeader    = "Lehr-Replayed"
+)
 
 func (b *builds) Create(ctx context.Context, req *connect.Request[lehrv1.CreateBuildRequest]) (*connect.Response[lehrv1.Build], error) {
 	m := req.Msg
@@ -30,13 +34,13 @@ func (b *builds) Create(ctx context.Context, req *connect.Request[lehrv1.CreateB
 	}
 	key := m.GetIdempotencyKey()
 	if key == "" {
-		key = req.Header().Get("Idempotency-Key")
+		key = req.Header().Get(idempotencyHeader)
 	}
 	made, created, err := b.service.Create(ctx, build.CreateParams{
 		TeamID: caller(ctx).TeamID, Name: m.GetName(), BaseTemplate: m.GetBaseTemplate(), Recipe: m.GetRecipe(),
 		Healthcheck: m.GetHealthcheck(), VCPUs: m.Vcpus, MemoryMB: m.MemoryMb, DiskMB: m.DiskMb,
 		SkipPrePost: m.GetSkipPrePost(), BuildArgs: m.GetBuildArgs(), NoCache: m.GetNoCache(), Limits: limits,
-		Priority: m.GetPriority(), IdempotencyKey: key,
+		Priority: m.GetPriority(), IdempotencyKey: key, Metadata: m.GetMetadata(),
 	})
 	if err != nil {
 		return nil, err
@@ -93,8 +97,12 @@ func (b *builds) List(ctx context.Context, req *connect.Request[lehrv1.ListBuild
 	if err := plainText("name", req.Msg.GetName()); err != nil {
 		return nil, err
 	}
+	if err := metadataFilter(req.Msg.GetMetadata()); err != nil {
+		return nil, err
+	}
 	list, err := b.service.List(ctx, store.ListBuilds{
-		TeamID: caller(ctx).TeamID, Name: req.Msg.GetName(), Status: status, Before: before, Limit: limit + 1,
+		TeamID: caller(ctx).TeamID, Name: req.Msg.GetName(), Status: status, Metadata: req.Msg.GetMetadata(),
+		Before: before, Limit: limit + 1,
 	})
 	if err != nil {
 		return nil, err

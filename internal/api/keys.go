@@ -41,12 +41,10 @@ func (k *keys) Create(ctx context.Context, req *connect.Request[lehrv1.CreateKey
 	}
 	team := caller(ctx).TeamID
 	if req.Msg.GetTeam() != "" {
-		ref, err := lehr.ParseRef(req.Msg.GetTeam())
-		if err != nil || ref.String() != req.Msg.GetTeam()+":"+lehr.DefaultTag {
-			return nil, errs.New(errs.Invalid, "%q is not a team name", clipName(req.Msg.GetTeam())).WithField("team").
-				WithRemedy("use lower-case letters, digits, dots, hyphens and underscores")
+		if err := teamName("team", req.Msg.GetTeam()); err != nil {
+			return nil, err
 		}
-		t, err := k.accounts.EnsureTeam(ctx, ref.Name)
+		t, err := k.accounts.EnsureTeam(ctx, req.Msg.GetTeam())
 		if err != nil {
 			return nil, err
 		}
@@ -72,7 +70,11 @@ func (k *keys) List(ctx context.Context, req *connect.Request[lehrv1.ListKeysReq
 	if err != nil {
 		return nil, err
 	}
-	list, err := k.accounts.ListKeys(ctx, caller(ctx).TeamID, before, limit+1)
+	team, err := teamOf(ctx, k.accounts, req.Msg.GetTeam())
+	if err != nil {
+		return nil, err
+	}
+	list, err := k.accounts.ListKeys(ctx, team.ID, before, limit+1)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +94,15 @@ func (k *keys) Revoke(ctx context.Context, req *connect.Request[lehrv1.RevokeKey
 	if err != nil {
 		return nil, badID(err)
 	}
-	key, err := k.accounts.RevokeKey(ctx, caller(ctx).TeamID, id)
+	team, err := teamOf(ctx, k.accounts, req.Msg.GetTeam())
+	if err != nil {
+		return nil, err
+	}
+	key, err := k.accounts.RevokeKey(ctx, team.ID, id)
+	if errs.IsKind(err, errs.NotFound) {
+		return nil, errs.New(errs.NotFound, "team %s has no key %s", team.Name, id).WithCode("key_not_found").
+			WithRemedy("look for it in the list of keys; name the team where it is another one's")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ func buildMessage(b lehr.Build) *lehrv1.Build {
 		HostId: orNull(b.HostID), SandboxId: orNull(b.SandboxID), CurrentStep: b.CurrentStep, TotalSteps: b.TotalSteps,
 		CreatedAt: stamp(b.CreatedAt), StartedAt: stamp(b.StartedAt), CompletedAt: stamp(b.CompletedAt),
 		Error: buildErrorMessage(b.Error), Artifact: artifactMessage(b.Artifact),
+		Metadata: b.Spec.Metadata, BaseImage: orNull(b.Spec.BaseImage),
 	}
 	for _, s := range b.Steps {
 		m.Steps = append(m.Steps, stepMessage(s))
@@ -60,6 +61,9 @@ func templateMessage(t lehr.Tagged) *lehrv1.Template {
 		Id: string(t.Template.ID), Name: t.Template.Name, Tags: t.Tags, Type: string(t.Version.Type), Version: string(t.Version.ID),
 		BaseTemplate: orNull(t.Version.BaseTemplate), Vcpus: t.Version.Resources.VCPUs, MemoryMb: t.Version.Resources.MemoryMB,
 		SizeBytes: t.Version.SizeBytes, TeamId: string(t.Template.TeamID), CreatedAt: stamp(t.Version.CreatedAt),
+		Labels: labelMap(t.Version.Config.Labels), Exposed: t.Version.Config.Exposed, DiskMb: t.Version.Resources.DiskMB,
+		BaseDigest: orNull(t.Version.BaseDigest), ImageDigest: orNull(t.Version.ImageDigest),
+		SnapshotDigest: orNull(t.Version.SnapshotDigest), BuildId: orNull(t.Version.BuildID),
 	}
 }
 
@@ -68,5 +72,22 @@ func sandboxMessage(s lehr.Sandbox) *lehrv1.Sandbox {
 		Id: string(s.ID), Template: s.Template, Version: string(s.VersionID), State: string(s.State), Reason: orNull(s.Reason),
 		Vcpus: s.Resources.VCPUs, MemoryMb: s.Resources.MemoryMB, DiskMb: s.Resources.DiskMB,
 		CreatedAt: stamp(s.CreatedAt), ExpiresAt: stamp(s.ExpiresAt), HostId: orNull(s.HostID),
+		Metadata: s.Metadata, EndedAt: stamp(s.EndedAt), Error: sandboxErrorMessage(s.Error),
 	}
+}
+
+func sandboxErrorMessage(e *lehr.SandboxError) *lehrv1.Error {
+	if e == nil {
+		return nil
+	}
+	return &lehrv1.Error{Code: e.Code, Message: e.Message, Remedy: e.Remedy, Field: e.Field}
+}
+
+// labelMap is labels by name; of a name that is given twice the last counts.
+func labelMap(labels []lehr.EnvVar) map[string]string {
+	m := make(map[string]string, len(labels))
+	for _, l := range labels {
+		m[l.Name] = l.Value
+	}
+	return m
 }

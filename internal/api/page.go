@@ -44,10 +44,14 @@ func cursor[T ~string](s string, parse func(string) (T, error)) (T, error) {
 	}
 	id, err := parse(s)
 	if err != nil {
-		return "", errs.New(errs.Invalid, "is not a cursor of this list").WithField("cursor").WithCode("cursor_invalid").
-			WithRemedy("give the next_cursor of the page before")
+		return "", badCursor()
 	}
 	return id, nil
+}
+
+func badCursor() error {
+	return errs.New(errs.Invalid, "is not a cursor of this list").WithField("cursor").WithCode("cursor_invalid").
+		WithRemedy("give the next_cursor of the page before")
 }
 
 // plainText refuses what no name has and a store may be unable to hold.

@@ -16,6 +16,7 @@ import (
 	"github.com/lehr-dev/lehr/api/jsonwire"
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/httpkit"
+	"github.com/lehr-dev/lehr/internal/lehr"
 	"github.com/lehr-dev/lehr/internal/sandbox"
 )
 
@@ -31,19 +32,26 @@ func (d *door) rest(mux *http.ServeMux) {
 	handle(r, "GET /v1/templates", http.StatusOK, d.templates.List, query)
 	handle(r, "GET /v1/templates/{name...}", http.StatusOK, d.templates.Get, none, path)
 	handle(r, "DELETE /v1/templates/{name...}", http.StatusOK, d.templates.Remove, none, path)
+	handle(r, "POST /v1/templates/{name}/tag", http.StatusOK, d.templates.Tag, none, body, path)
 	mux.HandleFunc("POST /v1/templates/import", d.restImport)
 
-	handle(r, "POST /v1/sandboxes", http.StatusCreated, d.sandboxes.Create, none, body)
+	mux.HandleFunc("POST /v1/sandboxes", d.restCreateSandbox)
 	handle(r, "GET /v1/sandboxes", http.StatusOK, d.sandboxes.List, query)
 	handle(r, "GET /v1/sandboxes/{id}", http.StatusOK, d.sandboxes.Get, none, path)
 	handle(r, "DELETE /v1/sandboxes/{id}", http.StatusOK, d.sandboxes.Kill, none, path)
+	handle(r, "POST /v1/sandboxes/{id}/timeout", http.StatusOK, d.sandboxes.SetTimeout, none, body, path)
 	mux.HandleFunc("POST /v1/sandboxes/{id}/exec", d.restExec)
 	mux.HandleFunc("GET /v1/sandboxes/{id}/files", d.restReadFile)
 	mux.HandleFunc("PUT /v1/sandboxes/{id}/files", d.restWriteFile)
 
 	handle(r, "POST /v1/keys", http.StatusCreated, d.keys.Create, none, body)
 	handle(r, "GET /v1/keys", http.StatusOK, d.keys.List, query)
-	handle(r, "DELETE /v1/keys/{id}", http.StatusOK, d.keys.Revoke, none, path)
+	handle(r, "DELETE /v1/keys/{id}", http.StatusOK, d.keys.Revoke, query, path)
+
+	handle(r, "GET /v1/team", http.StatusOK, d.teams.Get, none)
+	handle(r, "GET /v1/teams", http.StatusOK, d.teams.List, query)
+	handle(r, "GET /v1/teams/{name}", http.StatusOK, d.teams.Get, none, path)
+	handle(r, "PUT /v1/teams/{name}/limits", http.StatusOK, d.teams.SetLimits, none, limitsBody, path)
 
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		httpkit.WriteError(w, errs.New(errs.NotFound, "there is no %s %s", clipName(r.Method), clipName(r.URL.Path)).WithCode("route_unknown").
@@ -79,7 +87,7 @@ func handle[Req, Res any, PReq interface {
 			}
 		}
 		req := connect.NewRequest(&msg)
-		req.Header().Set("Idempotency-Key", r.Header.Get("Idempotency-Key"))
+		req.Header().Set(idempotencyHeader, r.Header.Get(idempotencyHeader))
 		res, err := method(r.Context(), req)
 		if err != nil {
 			d.fail(w, r, err)
@@ -87,6 +95,7 @@ func handle[Req, Res any, PReq interface {
 		}
 		code := status
 		if res.Header().Get(replayedHeader) != "" {
+			w.Header().Set(replayedHeader, "true")
 			code = http.StatusOK
 		}
 		d.answer(w, r, code, PRes(res.Msg))
@@ -158,19 +167,72 @@ func unknownParameter(name string) error {
 		WithRemedy("the parameters of each route are listed in docs/api.md")
 }
 
-// query fills fields from the query string; unknown names are refused.
+// query fills fields from the query string; unknown names are refused. Maps
+// are filled by name=value and may be given again, other fields may not.
 func query(_ http.ResponseWriter, r *http.Request, m proto.Message) error {
 	fields := m.ProtoReflect().Descriptor().Fields()
 	for name, values := range r.URL.Query() {
 		fd := fields.ByTextName(name)
-		if fd == nil || fd.IsList() || fd.IsMap() {
+		var err error
+		switch {
+		case fd == nil || fd.IsList():
 			return unknownParameter(name)
+		case fd.IsMap():
+			err = setEntries(m, fd, values)
+		case len(values) > 1:
+			err = errs.New(errs.Invalid, "is given %d times", len(values)).WithField(name).WithCode("parameter_repeated").
+				WithRemedy("give it once")
+		default:
+			err = setField(m, fd, values[0])
 		}
-		if err := setField(m, fd, values[len(values)-1]); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// restCreateSandbox is Create with the choice not to wait.
+func (d *door) restCreateSandbox(w http.ResponseWriter, r *http.Request) {
+	m := &lehrv1.CreateSandboxRequest{}
+	err := only(r, "wait")
+	wait := true
+	if err == nil {
+		wait, err = waitParameter(r)
+	}
+	if err == nil {
+		err = body(w, r, m)
+	}
+	var box lehr.Sandbox
+	var created bool
+	if err == nil {
+		box, created, err = d.sandboxes.create(r.Context(), m, r.Header.Get(idempotencyHeader), !wait)
+	}
+	if err != nil {
+		d.fail(w, r, err)
+		return
+	}
+	status := http.StatusCreated
+	switch {
+	case !created:
+		w.Header().Set(replayedHeader, "true")
+		status = http.StatusOK
+	case !wait:
+		status = http.StatusAccepted
+	}
+	d.answer(w, r, status, sandboxMessage(box))
+}
+
+func waitParameter(r *http.Request) (bool, error) {
+	given := r.URL.Query().Get("wait")
+	if given == "" {
+		return true, nil
+	}
+	wait, err := strconv.ParseBool(given)
+	if err != nil {
+		return false, errs.New(errs.Invalid, "%q: want true or false", clipName(given)).WithField("wait")
+	}
+	return wait, nil
 }
 
 func (d *door) restLogs(w http.ResponseWriter, r *http.Request) {

@@ -19,22 +19,56 @@ type sandboxes struct{ service *sandbox.Service }
 const maxStdin = 1 << 20
 
 func (s *sandboxes) Create(ctx context.Context, req *connect.Request[lehrv1.CreateSandboxRequest]) (*connect.Response[lehrv1.Sandbox], error) {
-	m := req.Msg
-	ttl, err := duration("timeout", m.GetTimeout())
+	made, created, err := s.create(ctx, req.Msg, req.Header().Get(idempotencyHeader), false)
 	if err != nil {
 		return nil, err
 	}
+	res := connect.NewResponse(sandboxMessage(made))
+	if !created {
+		res.Header().Set(replayedHeader, "true")
+	}
+	return res, nil
+}
+
+// create makes a sandbox; key is the header's, which counts where the message
+// has none. noWait answers as soon as it is recorded.
+func (s *sandboxes) create(ctx context.Context, m *lehrv1.CreateSandboxRequest, key string, noWait bool) (lehr.Sandbox, bool, error) {
+	ttl, err := duration("timeout", m.GetTimeout())
+	if err != nil {
+		return lehr.Sandbox{}, false, err
+	}
 	p := sandbox.CreateParams{
 		TeamID: caller(ctx).TeamID, Template: m.GetTemplate(), VCPUs: m.Vcpus, MemoryMB: m.MemoryMb, DiskMB: m.DiskMb, Env: m.GetEnv(),
+		Metadata: m.GetMetadata(), IdempotencyKey: m.GetIdempotencyKey(), NoWait: noWait,
+	}
+	if p.IdempotencyKey == "" {
+		p.IdempotencyKey = key
 	}
 	if ttl != nil {
 		p.TTL = *ttl
 	}
-	made, err := s.service.Create(ctx, p)
+	return s.service.Create(ctx, p)
+}
+
+// SetTimeout sets the time-to-live of a live sandbox, counted from now.
+func (s *sandboxes) SetTimeout(ctx context.Context, req *connect.Request[lehrv1.SetSandboxTimeoutRequest]) (*connect.Response[lehrv1.Sandbox], error) {
+	id, err := lehr.ParseSandboxID(req.Msg.GetId())
+	if err != nil {
+		return nil, badID(err)
+	}
+	ttl, err := duration("timeout", req.Msg.GetTimeout())
+	if err == nil && ttl == nil {
+		err = errs.New(errs.Invalid, "is missing").WithField("timeout").WithCode("duration_invalid").
+			WithRemedy("write it like 90s, 10m or 1h30m; 0 removes the time-to-live")
+	}
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(sandboxMessage(made)), nil
+	got, err := s.service.SetTimeout(ctx, caller(ctx).TeamID, id, *ttl)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(sandboxMessage(got)), nil
 }
 
 func (s *sandboxes) Get(ctx context.Context, req *connect.Request[lehrv1.GetSandboxRequest]) (*connect.Response[lehrv1.Sandbox], error) {
@@ -58,9 +92,20 @@ func (s *sandboxes) List(ctx context.Context, req *connect.Request[lehrv1.ListSa
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.service.List(ctx, store.ListSandboxes{
-		TeamID: caller(ctx).TeamID, All: req.Msg.GetAll(), Before: before, Limit: limit + 1,
-	})
+	q := store.ListSandboxes{
+		TeamID: caller(ctx).TeamID, Metadata: req.Msg.GetMetadata(), Before: before, Limit: limit + 1,
+	}
+	if q.State, err = sandboxState(req.Msg.GetState()); err != nil {
+		return nil, err
+	}
+	q.All = req.Msg.GetAll() || q.State != "" && !q.State.Live()
+	if q.Template, err = templateFilter(req.Msg.GetTemplate()); err != nil {
+		return nil, err
+	}
+	if err := metadataFilter(q.Metadata); err != nil {
+		return nil, err
+	}
+	list, err := s.service.List(ctx, q)
 	if err != nil {
 		return nil, err
 	}

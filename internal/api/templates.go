@@ -30,8 +30,16 @@ func (t *templates) List(ctx context.Context, req *connect.Request[lehrv1.ListTe
 	if err := plainText("name", req.Msg.GetName()); err != nil {
 		return nil, err
 	}
+	kind, err := templateType(req.Msg.GetType())
+	if err != nil {
+		return nil, err
+	}
+	if err := pairFilter("labels", req.Msg.GetLabels()); err != nil {
+		return nil, err
+	}
 	list, err := t.service.List(ctx, store.ListTemplates{
-		TeamID: caller(ctx).TeamID, Name: req.Msg.GetName(), Before: before, Limit: limit + 1,
+		TeamID: caller(ctx).TeamID, Name: req.Msg.GetName(), Type: kind, Labels: req.Msg.GetLabels(),
+		Before: before, Limit: limit + 1,
 	})
 	if err != nil {
 		return nil, err
@@ -46,6 +54,15 @@ func (t *templates) List(ctx context.Context, req *connect.Request[lehrv1.ListTe
 
 func (t *templates) Get(ctx context.Context, req *connect.Request[lehrv1.GetTemplateRequest]) (*connect.Response[lehrv1.Template], error) {
 	got, err := t.service.Get(ctx, caller(ctx).TeamID, req.Msg.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(templateMessage(got)), nil
+}
+
+// Tag points a tag at the version that a name stands for.
+func (t *templates) Tag(ctx context.Context, req *connect.Request[lehrv1.TagTemplateRequest]) (*connect.Response[lehrv1.Template], error) {
+	got, err := t.service.Tag(ctx, caller(ctx).TeamID, req.Msg.GetName(), req.Msg.GetTag())
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ type CreateParams struct {
 	Limits         LimitParams
 	Priority       int32
 	IdempotencyKey string
+	Metadata       map[string]string
 }
 
 // LimitParams are time limits; nil means the default, 0 the build's own limit.
@@ -42,9 +43,11 @@ type LimitParams struct {
 
 // Bounds of a request.
 const (
-	maxLimit          = 7 * 24 * time.Hour
-	maxPriority       = 1000
-	maxIdempotencyKey = 255
+	maxLimit    = 7 * 24 * time.Hour
+	maxPriority = 1000
+
+	// MaxPending bounds the pending builds of a team that has no limit of its own.
+	MaxPending = 10_000
 )
 
 // Create validates p, records a pending build and wakes a worker. created is
@@ -97,7 +100,7 @@ func (s *BuildService) newBuild(ctx context.Context, p CreateParams) (store.NewB
 	return store.NewBuild{
 		ID: lehr.NewBuildID(), TeamID: p.TeamID, Spec: spec, RecipeSchema: recipe.SchemaVersion,
 		TotalSteps: total, BaseDigest: version.ImageDigest,
-		IdempotencyKey: p.IdempotencyKey, SpecDigest: requestDigest(p),
+		IdempotencyKey: p.IdempotencyKey, SpecDigest: requestDigest(p), MaxPending: MaxPending,
 	}, nil
 }
 
@@ -169,7 +172,7 @@ func contains(all recipe.Problems, p recipe.Problem) bool {
 func (c *checker) spec() lehr.BuildSpec {
 	spec := lehr.BuildSpec{
 		Recipe: c.p.Recipe, Healthcheck: strings.TrimSpace(c.p.Healthcheck), SkipPrePost: c.p.SkipPrePost,
-		BuildArgs: c.p.BuildArgs, NoCache: c.p.NoCache, Priority: c.p.Priority,
+		BuildArgs: c.p.BuildArgs, NoCache: c.p.NoCache, Priority: c.p.Priority, Metadata: c.p.Metadata,
 	}
 	spec.Name, spec.Tag = c.name()
 	low, high, normal := lehr.MinResources, lehr.MaxResources, lehr.DefaultResources
@@ -191,8 +194,11 @@ func (c *checker) spec() lehr.BuildSpec {
 	if c.p.Priority < -maxPriority || c.p.Priority > maxPriority {
 		c.fail("priority", "priority_invalid", "", "%d is not between %d and %d", c.p.Priority, -maxPriority, maxPriority)
 	}
-	if len(c.p.IdempotencyKey) > maxIdempotencyKey {
-		c.fail("idempotency_key", "idempotency_key_invalid", "", "is longer than %d bytes", maxIdempotencyKey)
+	if err := lehr.CheckIdempotencyKey(c.p.IdempotencyKey); err != nil {
+		c.fail("idempotency_key", "idempotency_key_invalid", "use a UUID or another short name", "%v", err)
+	}
+	if err := lehr.CheckMetadata(c.p.Metadata); err != nil {
+		c.fail("metadata", "metadata_invalid", "shorten names and values, or give fewer", "%v", err)
 	}
 	return spec
 }
@@ -221,7 +227,7 @@ func (c *checker) size(field string, given *int32, bounds [3]int32) int32 {
 		return bounds[2]
 	}
 	if *given < bounds[0] || *given > bounds[1] {
-		c.fail(field, "size_invalid", "", "%d is not between %d and %d", *given, bounds[0], bounds[1])
+		c.fail(field, "size_invalid", "ask for a size between the two, or leave it out for the usual one", "%d is not between %d and %d", *given, bounds[0], bounds[1])
 	}
 	return *given
 }

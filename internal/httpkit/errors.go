@@ -9,6 +9,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -74,6 +76,9 @@ func ConnectError(err error) error {
 	}
 	d := Detail(err)
 	ce = connect.NewError(codesOf(err).connect, errors.New(d.GetMessage()))
+	if errs.IsKind(err, errs.Exhausted) {
+		ce.Meta().Set("Retry-After", retryAfter(err))
+	}
 	if detail, derr := connect.NewErrorDetail(d); derr == nil {
 		ce.AddDetail(detail)
 	}
@@ -103,11 +108,21 @@ func Body(err error) ErrorBody {
 func WriteError(w http.ResponseWriter, err error) {
 	status := codesOf(err).http
 	if status == http.StatusTooManyRequests {
-		w.Header().Set("Retry-After", "1")
+		w.Header().Set("Retry-After", retryAfter(err))
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(Body(err)) // a client that is gone gets nothing
+}
+
+// retryAfter is the header of that name: whole seconds, at least one.
+func retryAfter(err error) string {
+	wait := time.Second
+	var e *errs.Error
+	if errors.As(err, &e) {
+		wait = max(wait, e.RetryAfter)
+	}
+	return strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10)
 }
 
 func orNull(s string) *string {

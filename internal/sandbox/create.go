@@ -28,11 +28,19 @@ type CreateParams struct {
 	DiskMB   *int32
 	Env      map[string]string
 	TTL      time.Duration // 0: none
+	Metadata map[string]string
+
+	// IdempotencyKey names the request within the team: the same key and request
+	// give the same sandbox. Empty: none.
+	IdempotencyKey string
+	NoWait         bool // answer once the sandbox is recorded, in state creating
 }
 
 // creation is one sandbox being made.
 type creation struct {
+	id        lehr.SandboxID
 	p         CreateParams
+	digest    lehr.Digest // of the request, where it has a key
 	ref       lehr.Ref
 	template  lehr.Tagged
 	resources lehr.Resources
@@ -42,24 +50,61 @@ type creation struct {
 
 // Create answers when a command can run in the new sandbox. Nothing is left
 // when it fails but a record that says so. Errors: Invalid, NotFound,
-// Exhausted (no host has room), Unsupported (a snapshot that fits no host),
-// Unavailable.
-func (s *Service) Create(ctx context.Context, p CreateParams) (lehr.Sandbox, error) {
+// Exhausted (no host has room, or a limit of the team), Unsupported (a snapshot
+// that fits no host), Unavailable.
+//
+// A request with an idempotency key that was asked before answers as the first
+// did, with created=false: with the sandbox, waiting until it runs, or with the
+// error that it could not be made for. A key is used up once a sandbox was
+// recorded for it: what is refused before (a request that is not valid, no room,
+// a limit) may be asked again. A creation with a key goes on when its caller
+// leaves, so that whoever comes again finds it.
+func (s *Service) Create(ctx context.Context, p CreateParams) (box lehr.Sandbox, created bool, err error) {
 	c := creation{p: p}
 	if err := c.check(); err != nil {
-		return lehr.Sandbox{}, err
+		return lehr.Sandbox{}, false, err
+	}
+	if p.IdempotencyKey != "" {
+		c.digest = requestDigest(p)
+		known, err := s.o.Store.Sandboxes().ByKey(ctx, p.TeamID, p.IdempotencyKey, c.digest)
+		if err == nil {
+			box, err = s.replay(ctx, known, p.NoWait)
+			return box, false, err
+		}
+		if !errs.IsKind(err, errs.NotFound) {
+			return lehr.Sandbox{}, false, err
+		}
 	}
 	if err := s.find(ctx, &c); err != nil {
-		return lehr.Sandbox{}, err
+		return lehr.Sandbox{}, false, err
 	}
-	made, err := s.make(ctx, &c)
+	if p.IdempotencyKey != "" || p.NoWait {
+		if err := s.ownMinimal(ctx, &c); err != nil {
+			return lehr.Sandbox{}, false, err
+		}
+		return s.makeDetached(ctx, &c)
+	}
+	box, err = s.make(ctx, &c)
 	if errs.CodeOf(err) == "image_missing" && c.minimal() {
 		// The recorded minimal is another host's; this one makes its own.
 		if c.template, err = s.o.Bases.Minimal(ctx, c.host); err == nil {
-			made, err = s.make(ctx, &c)
+			box, err = s.make(ctx, &c)
 		}
 	}
-	return made, err
+	return box, err == nil, err
+}
+
+// ownMinimal makes the minimal base of the chosen host where it has none: a
+// creation that is recorded under a key is not tried twice.
+func (s *Service) ownMinimal(ctx context.Context, c *creation) error {
+	if !c.minimal() {
+		return nil
+	}
+	has, err := c.host.HasArtifact(ctx, c.template.Version.ImageDigest)
+	if err == nil && !has {
+		c.template, err = s.o.Bases.Minimal(ctx, c.host)
+	}
+	return err
 }
 
 func (c *creation) check() (err error) {
@@ -78,12 +123,21 @@ func (c *creation) check() (err error) {
 	if size > maxEnvBytes {
 		return errs.New(errs.Invalid, "holds %d bytes, want at most %d", size, maxEnvBytes).WithField("env").WithCode("env_invalid")
 	}
+	if err := lehr.CheckMetadata(c.p.Metadata); err != nil {
+		return errs.New(errs.Invalid, "%w", err).WithField("metadata").WithCode("metadata_invalid").
+			WithRemedy("shorten names and values, or keep what is large in a file of the sandbox")
+	}
+	if err := lehr.CheckIdempotencyKey(c.p.IdempotencyKey); err != nil {
+		return errs.New(errs.Invalid, "%w", err).WithField("idempotency_key").WithCode("idempotency_key_invalid").
+			WithRemedy("use a UUID or another short name")
+	}
 	return checkTTL(c.p.TTL)
 }
 
 func checkTTL(ttl time.Duration) error {
 	if ttl < 0 || ttl > maxTTL {
-		return errs.New(errs.Invalid, "%v is not between 0 (none) and %v", ttl, maxTTL).WithField("timeout").WithCode("timeout_invalid")
+		return errs.New(errs.Invalid, "%v is not between 0 (none) and %v", ttl, maxTTL).WithField("timeout").WithCode("timeout_invalid").
+			WithRemedy("write a duration such as 90s or 2h; 0 is no time-to-live")
 	}
 	return nil
 }
@@ -153,7 +207,8 @@ func (c *creation) size() error {
 		switch {
 		case f.given == nil || *f.given == *f.have:
 		case *f.given < f.smallest || *f.given > f.largest:
-			return errs.New(errs.Invalid, "%d is not between %d and %d", *f.given, f.smallest, f.largest).WithField(f.name).WithCode("size_invalid")
+			return errs.New(errs.Invalid, "%d is not between %d and %d", *f.given, f.smallest, f.largest).WithField(f.name).WithCode("size_invalid").
+				WithRemedy("ask for a size between the two, or leave it out for the template's own")
 		case v.Type == lehr.TypeSnapshot:
 			return errs.New(errs.Invalid, "%d differs from the %d that the snapshot was made with", *f.given, *f.have).
 				WithField(f.name).WithCode("size_fixed").WithRemedy("leave it out, or build the template with that size")
@@ -166,31 +221,59 @@ func (c *creation) size() error {
 
 // make records the sandbox, makes it, and records that it runs.
 func (s *Service) make(ctx context.Context, c *creation) (lehr.Sandbox, error) {
-	v := c.template.Version
-	id := lehr.NewSandboxID()
-	s.setPending(id, true)
-	defer s.setPending(id, false)
-	box, _, err := s.o.Store.Sandboxes().Create(ctx, store.NewSandbox{Sandbox: lehr.Sandbox{
-		ID: id, TeamID: c.p.TeamID, Template: c.template.Template.Name + ":" + c.template.Tag, VersionID: v.ID,
-		HostID: c.hostID, State: lehr.SandboxCreating, Resources: c.resources,
-	}})
+	box, _, err := s.record(ctx, c)
+	defer s.setPending(c.id, nil)
 	if err != nil {
 		return lehr.Sandbox{}, err
 	}
-	_, err = c.host.CreateSandbox(ctx, agent.CreateSandbox{
-		ID: id, TeamID: c.p.TeamID, TemplateID: v.TemplateID, VersionID: v.ID, Image: v.ImageDigest,
+	return s.finish(ctx, c, box)
+}
+
+// record writes the sandbox down under a new id, before it exists. created is
+// false where the key's sandbox was there already. The caller ends the pending
+// work.
+func (s *Service) record(ctx context.Context, c *creation) (box lehr.Sandbox, created bool, err error) {
+	c.id = lehr.NewSandboxID()
+	s.setPending(c.id, &work{})
+	box, created, err = s.o.Store.Sandboxes().Create(ctx, store.NewSandbox{RequestDigest: c.digest, Sandbox: lehr.Sandbox{
+		ID: c.id, TeamID: c.p.TeamID, Template: c.template.Template.Name + ":" + c.template.Tag, VersionID: c.template.Version.ID,
+		HostID: c.hostID, State: lehr.SandboxCreating, Resources: c.resources,
+		Metadata: c.p.Metadata, IdempotencyKey: c.p.IdempotencyKey,
+	}})
+	if err != nil {
+		s.setPending(c.id, nil)
+	}
+	return box, created, err
+}
+
+// finish makes a recorded sandbox and records that it runs.
+func (s *Service) finish(ctx context.Context, c *creation, box lehr.Sandbox) (lehr.Sandbox, error) {
+	v := c.template.Version
+	_, err := c.host.CreateSandbox(ctx, agent.CreateSandbox{
+		ID: box.ID, TeamID: c.p.TeamID, TemplateID: v.TemplateID, VersionID: v.ID, Image: v.ImageDigest,
 		Snapshot: v.SnapshotDigest, Resources: c.resources, Config: v.Config, Env: c.p.Env, TTL: c.p.TTL,
 	})
 	if err != nil {
-		if _, endErr := s.end(ctx, box, lehr.SandboxFailed, lehr.ReasonEngine); endErr != nil {
-			s.o.Log.Warn("recording a failed sandbox", "sandbox", id, "error", endErr)
-		}
 		if ctx.Err() != nil {
-			return lehr.Sandbox{}, context.Cause(ctx)
+			err = context.Cause(ctx)
 		}
+		s.fail(ctx, box, err)
 		return lehr.Sandbox{}, err
 	}
 	return s.begin(ctx, c, box)
+}
+
+// fail records why a sandbox could not be made, and takes away what there is.
+func (s *Service) fail(ctx context.Context, box lehr.Sandbox, why error) {
+	row, cancel := s.rowContext(ctx)
+	defer cancel()
+	_, err := s.o.Store.Sandboxes().Fail(row, box.ID, lehr.ReasonEngine, sandboxError(why))
+	if err != nil && !errs.IsKind(err, errs.Conflict) {
+		s.o.Log.Warn("recording a failed sandbox", "sandbox", box.ID, "error", err)
+	}
+	if err := s.destroy(ctx, box.HostID, box.ID); err != nil {
+		s.o.Log.Warn("taking a sandbox away", "sandbox", box.ID, "error", err)
+	}
 }
 
 // begin records that a sandbox runs, with its time-to-live. Where it was killed
@@ -205,23 +288,22 @@ func (s *Service) begin(ctx context.Context, c *creation, box lehr.Sandbox) (leh
 	if err == nil {
 		return running, nil
 	}
-	if _, endErr := s.end(ctx, box, lehr.SandboxFailed, lehr.ReasonEngine); endErr != nil {
-		s.o.Log.Warn("recording a failed sandbox", "sandbox", box.ID, "error", endErr)
-	}
-	if destroyErr := s.destroy(ctx, c.hostID, box.ID); destroyErr != nil {
-		s.o.Log.Warn("taking a sandbox away", "sandbox", box.ID, "error", destroyErr)
-	}
+	s.fail(ctx, box, err)
 	return lehr.Sandbox{}, err
 }
 
-func (s *Service) setPending(id lehr.SandboxID, on bool) {
+// setPending says that this process works on a creation; nil: no more.
+func (s *Service) setPending(id lehr.SandboxID, w *work) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if on {
-		s.pending[id] = struct{}{}
+	if known := s.pending[id]; w == nil && known.done != nil {
+		close(known.done)
+	}
+	if w == nil {
+		delete(s.pending, id)
 		return
 	}
-	delete(s.pending, id)
+	s.pending[id] = *w
 }
 
 func (s *Service) isPending(id lehr.SandboxID) bool {

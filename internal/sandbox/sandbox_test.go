@@ -114,7 +114,7 @@ func (w *world) create(p CreateParams) lehr.Sandbox {
 	if p.Template == "" {
 		p.Template = "web"
 	}
-	box, err := w.svc.Create(w.ctx(), p)
+	box, _, err := w.svc.Create(w.ctx(), p)
 	if err != nil || box.State != lehr.SandboxRunning {
 		w.t.Fatalf("Create() = %q, %v, want running", box.State, err)
 	}
@@ -193,7 +193,7 @@ func TestCreateRefuses(t *testing.T) {
 		}
 		for _, tt := range tests {
 			tt.p.TeamID = w.team
-			_, err := w.svc.Create(w.ctx(), tt.p)
+			_, _, err := w.svc.Create(w.ctx(), tt.p)
 			var e *errs.Error
 			if !errs.IsKind(err, tt.kind) || tt.field != "" && (!asError(err, &e) || e.Field != tt.field) {
 				t.Errorf("%s: Create() = %v, want %s of %q", tt.name, err, tt.kind, tt.field)
@@ -221,7 +221,7 @@ func TestFailedCreateLeavesARecordOnly(t *testing.T) {
 			}
 			return nil
 		}
-		if _, err := w.svc.Create(w.ctx(), CreateParams{TeamID: w.team, Template: "web"}); !errs.IsKind(err, errs.Exhausted) {
+		if _, _, err := w.svc.Create(w.ctx(), CreateParams{TeamID: w.team, Template: "web"}); !errs.IsKind(err, errs.Exhausted) {
 			t.Errorf("Create() = %v, want Exhausted", err)
 		}
 		all, err := w.svc.List(w.ctx(), store.ListSandboxes{TeamID: w.team, All: true, Limit: 10})
@@ -245,7 +245,7 @@ func TestKillDuringCreate(t *testing.T) {
 		}
 		var group sync.WaitGroup
 		group.Go(func() {
-			if _, err := w.svc.Create(w.ctx(), CreateParams{TeamID: w.team, Template: "web"}); !errs.IsKind(err, errs.Conflict) {
+			if _, _, err := w.svc.Create(w.ctx(), CreateParams{TeamID: w.team, Template: "web"}); !errs.IsKind(err, errs.Conflict) {
 				t.Errorf("Create() = %v, want Conflict", err)
 			}
 		})

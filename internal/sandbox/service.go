@@ -75,8 +75,14 @@ var DefaultTiming = Timing{
 type Service struct {
 	o Options
 
+	detached sync.WaitGroup // creations that nobody waits for; Run's end ends them
+
+	// changing keeps changes of one sandbox's time-to-live, on its host and in
+	// the record, from overtaking one another; chosen by the id.
+	changing [64]sync.Mutex
+
 	mu      sync.Mutex
-	pending map[lehr.SandboxID]struct{} // creations that this process works on
+	pending map[lehr.SandboxID]work // creations that this process works on
 }
 
 // New returns a service on o. It starts nothing; Run keeps the record.
@@ -101,7 +107,7 @@ func New(o Options) *Service {
 			*f.field = *f.value
 		}
 	}
-	return &Service{o: o, pending: map[lehr.SandboxID]struct{}{}}
+	return &Service{o: o, pending: map[lehr.SandboxID]work{}}
 }
 
 // Get returns a sandbox. An empty team means any.
@@ -168,19 +174,57 @@ func (s *Service) rowContext(ctx context.Context) (context.Context, context.Canc
 }
 
 // SetTimeout sets the time-to-live of a live sandbox counted from now; 0
-// removes it.
+// removes it. Host and record both keep it, the host first: where the second
+// fails, the earlier of the two ends counts. Against an end in the same moment
+// one wins, and a sandbox that ended is Conflict.
 func (s *Service) SetTimeout(ctx context.Context, team lehr.TeamID, id lehr.SandboxID, ttl time.Duration) (lehr.Sandbox, error) {
 	if err := checkTTL(ttl); err != nil {
 		return lehr.Sandbox{}, err
 	}
-	_, host, err := s.reach(ctx, team, id)
+	mu := &s.changing[shard(id)]
+	mu.Lock()
+	defer mu.Unlock()
+	box, host, err := s.reach(ctx, team, id)
 	if err != nil {
 		return lehr.Sandbox{}, err
 	}
-	if err := host.RenewSandbox(ctx, id, ttl); err != nil {
-		return lehr.Sandbox{}, err
+	if box.State == lehr.SandboxCreating {
+		return lehr.Sandbox{}, errs.New(errs.Conflict, "sandbox %s is still being made", id).WithCode("sandbox_not_running").
+			WithRemedy("try again in a moment")
 	}
-	return s.o.Store.Sandboxes().SetExpiry(ctx, id, ttl)
+	if err := host.RenewSandbox(ctx, id, ttl); err != nil {
+		return lehr.Sandbox{}, s.explainGone(ctx, box, err)
+	}
+	box, err = s.o.Store.Sandboxes().SetExpiry(ctx, id, ttl)
+	if errs.IsKind(err, errs.Conflict) {
+		return lehr.Sandbox{}, s.explainGone(ctx, box, err)
+	}
+	return box, err
+}
+
+// shard spreads ids over the locks of changing.
+func shard(id lehr.SandboxID) byte {
+	var sum byte
+	for i := range len(id) {
+		sum = sum*31 + id[i]
+	}
+	return sum % 64
+}
+
+// explainGone says how a sandbox ended where err means that its host, or the
+// record, has it as live no more.
+func (s *Service) explainGone(ctx context.Context, box lehr.Sandbox, err error) error {
+	if !errs.IsKind(err, errs.NotFound) && !errs.IsKind(err, errs.Conflict) {
+		return err
+	}
+	now, getErr := s.Get(ctx, "", box.ID)
+	switch {
+	case getErr != nil:
+		return getErr
+	case !now.State.Live():
+		return endedError(now)
+	}
+	return errs.New(errs.Conflict, "sandbox %s has just ended", box.ID).WithCode("sandbox_ended").WithRemedy("create another one")
 }
 
 // Pause freezes a running sandbox. Pausing a paused one is no error.

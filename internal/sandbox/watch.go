@@ -26,6 +26,7 @@ type watchers struct {
 func (s *Service) Run(ctx context.Context) error {
 	w := watchers{cancel: map[lehr.HostID]context.CancelFunc{}}
 	defer w.group.Wait()
+	defer s.stopDetached()
 	expire := s.o.Clock.NewTicker(s.o.Timing.Expire)
 	defer expire.Stop()
 	forget := s.o.Clock.NewTicker(s.o.Timing.Forget)
@@ -94,8 +95,12 @@ func (s *Service) watchHost(ctx context.Context, id lehr.HostID) {
 // reconcile ends sandboxes that the record has as live and the host does not
 // know. The record is read first: what is made in between is then on the host.
 // What the host has and the record does not is apply's, which the watch calls
-// for every sandbox.
+// for every sandbox. A host that ended a sandbox by its time-to-live may have
+// forgotten it meanwhile, so the record's own end is looked at before.
 func (s *Service) reconcile(ctx context.Context, id lehr.HostID, host agent.Agent) error {
+	if err := s.expire(ctx); err != nil {
+		return err
+	}
 	live, err := s.liveOn(ctx, id)
 	if err != nil {
 		return err
@@ -179,23 +184,24 @@ func (s *Service) apply(ctx context.Context, hostID lehr.HostID, b agent.Sandbox
 
 // expire ends sandboxes whose time-to-live is over.
 func (s *Service) expire(ctx context.Context) error {
-	expired, err := s.o.Store.Sandboxes().Expired(ctx, expireBatch)
-	if err != nil {
-		return err
-	}
-	var group sync.WaitGroup
-	for _, box := range expired {
-		if box.BuildID != "" {
-			continue
+	for {
+		expired, err := s.o.Store.Sandboxes().Expire(ctx, expireBatch)
+		if err != nil {
+			return err
 		}
-		group.Go(func() {
-			if _, err := s.end(ctx, box, lehr.SandboxKilled, lehr.ReasonTTL); err != nil {
-				s.o.Log.Warn("ending an expired sandbox", "sandbox", box.ID, "error", err)
-			}
-		})
+		var group sync.WaitGroup
+		for _, box := range expired {
+			group.Go(func() {
+				if err := s.destroy(ctx, box.HostID, box.ID); err != nil {
+					s.o.Log.Warn("an expired sandbox is still on its host", "sandbox", box.ID, "host", box.HostID, "error", err)
+				}
+			})
+		}
+		group.Wait()
+		if len(expired) < expireBatch {
+			return nil
+		}
 	}
-	group.Wait()
-	return nil
 }
 
 // lose records that the sandboxes of a removed host are gone.

@@ -265,9 +265,10 @@ type Sandboxes interface {
 	// SetExpiry sets or, with a zero ttl, removes the end of a live sandbox,
 	// counted from now by the database's clock.
 	SetExpiry(ctx context.Context, id lehr.SandboxID, ttl time.Duration) (lehr.Sandbox, error)
-	// Expired lists live sandboxes past their end, oldest end first, at most
-	// limit.
-	Expired(ctx context.Context, limit int) ([]lehr.Sandbox, error)
+	// Expire moves live sandboxes past their end to killed with the reason ttl,
+	// oldest end first, at most limit, and returns them. Of it and a SetExpiry
+	// at the same moment one wins. A build's own sandboxes are left alone.
+	Expire(ctx context.Context, limit int) ([]lehr.Sandbox, error)
 	// Forget deletes records that ended before t and returns their number.
 	Forget(ctx context.Context, t time.Time) (int64, error)
 }

@@ -142,6 +142,26 @@ func (s *Service) Remove(ctx context.Context, team lehr.TeamID, name string) err
 	return nil
 }
 
+// Tag points a tag of one of the team's templates at the version that NAME,
+// NAME:TAG or a template's id stands for; a tag that exists moves. The
+// platform's templates are the platform's to tag.
+func (s *Service) Tag(ctx context.Context, team lehr.TeamID, name, tag string) (lehr.Tagged, error) {
+	found, err := s.Get(ctx, team, name)
+	if err != nil {
+		return lehr.Tagged{}, err
+	}
+	to, err := lehr.ParseRef(found.Template.Name + ":" + tag)
+	if err != nil || tag == "" {
+		return lehr.Tagged{}, errs.New(errs.Invalid, "%.140q is not a tag", tag).WithField("tag").WithCode("tag_invalid").
+			WithRemedy("use up to 128 lower-case letters, digits, dots, hyphens and underscores")
+	}
+	if found.Template.TeamID != team {
+		return lehr.Tagged{}, errs.New(errs.PermissionDenied, "%s is a template of the platform", found.Template.Name).WithField("name").
+			WithCode("platform_template").WithRemedy("build a template of your own from it, with FROM %s", found.Template.Name)
+	}
+	return s.o.Templates.Tag(ctx, team, found.Template.Name, found.Tag, to.Tag)
+}
+
 func parseRef(name string) (lehr.Ref, error) {
 	ref, err := lehr.ParseRef(name)
 	if err != nil {

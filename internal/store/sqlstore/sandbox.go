@@ -58,9 +58,15 @@ UPDATE sandboxes SET expires_at = CASE WHEN CAST($2 AS BIGINT) = 0 THEN NULL ELS
 WHERE id = $1 AND ended_at IS NULL
 RETURNING ` + sqlSandboxColumns
 
-const sqlSandboxExpired = sqlSandboxSelect + `
-WHERE ended_at IS NULL AND expires_at <= {now}
-ORDER BY expires_at LIMIT $1`
+// sqlSandboxExpire asks again outside, so that one whose end was put off
+// meanwhile stays.
+const sqlSandboxExpire = `
+UPDATE sandboxes SET state = 'killed', reason = 'ttl', ended_at = {now}, uses_version = NULL
+WHERE ended_at IS NULL AND expires_at <= {now} AND id IN (
+  SELECT e.id FROM sandboxes e
+  WHERE e.ended_at IS NULL AND e.expires_at <= {now} AND e.build_id IS NULL
+  ORDER BY e.expires_at LIMIT $1)
+RETURNING ` + sqlSandboxColumns
 
 const sqlSandboxForget = `
 DELETE FROM sandboxes WHERE ended_at < $1`
@@ -311,14 +317,14 @@ func (r sandboxes) SetExpiry(ctx context.Context, id lehr.SandboxID, ttl time.Du
 	})
 }
 
-// Expired implements store.Sandboxes.
-func (r sandboxes) Expired(ctx context.Context, limit int) ([]lehr.Sandbox, error) {
-	return read(ctx, r.s, "store.Sandboxes.Expired", func(ctx context.Context, t tx) ([]lehr.Sandbox, error) {
+// Expire implements store.Sandboxes.
+func (r sandboxes) Expire(ctx context.Context, limit int) ([]lehr.Sandbox, error) {
+	return write(ctx, r.s, "store.Sandboxes.Expire", func(ctx context.Context, t tx) ([]lehr.Sandbox, error) {
 		limit, err := sweepLimit(limit)
 		if err != nil {
 			return nil, err
 		}
-		return all(ctx, t, scanSandbox, sqlSandboxExpired, limit)
+		return all(ctx, t, scanSandbox, sqlSandboxExpire, limit)
 	})
 }
 

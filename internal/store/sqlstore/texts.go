@@ -16,7 +16,7 @@ func texts() []string {
 			sqlTemplateResolve, sqlTemplateGet, sqlTemplateFind, sqlTemplateInsert, sqlTemplateUsers,
 			sqlTemplateLock, sqlTagsOfVersion, sqlTagPut, sqlTagCopy, sqlTagCount, sqlTagUsers, sqlBaseUsers, sqlTagDelete, sqlTagDeleteAll,
 			sqlVersionGet, sqlVersionInsert, sqlVersionUnreferenced, sqlVersionDelete, sqlVersionDigestUse, sqlVersionReferences,
-			sqlSandboxGet, sqlSandboxByKey, sqlSandboxInsert, sqlSandboxMove, sqlSandboxFail, sqlSandboxExpiry, sqlSandboxExpired, sqlSandboxForget,
+			sqlSandboxGet, sqlSandboxByKey, sqlSandboxInsert, sqlSandboxMove, sqlSandboxFail, sqlSandboxExpiry, sqlSandboxExpire, sqlSandboxForget,
 			sqlTeamGet, sqlTeamByName, sqlTeamInsert, sqlTeamList, sqlTeamSetLimits, sqlTeamLock, sqlTeamPay, sqlLiveUsage, sqlBuildUsage, sqlKeyInsert, sqlKeyByHash, sqlKeyRevoke,
 			sqlClaimFence, sqlClaimPut, sqlClaimList, sqlClaimDrop, sqlClaimUse, sqlClaimRelease,
 			sqlMarkLock, sqlMarkCondemn, sqlMarkCondemned, sqlMarkAbsolve, sqlMarkRelease,

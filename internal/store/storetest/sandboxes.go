@@ -234,22 +234,25 @@ func sandboxExpiry(b *bench) {
 	if !removed.ExpiresAt.IsZero() {
 		b.Errorf("ExpiresAt = %v, want none", removed.ExpiresAt)
 	}
-	expired := func() []string {
+	expire := func() []string {
 		b.Helper()
-		found, err := b.Sandboxes().Expired(b.ctx, 10)
-		b.ok(err, "Expired()")
-		return labels(found, func(s lehr.Sandbox) string { return string(s.ID) })
+		found, err := b.Sandboxes().Expire(b.ctx, 10)
+		b.ok(err, "Expire()")
+		return labels(found, func(s lehr.Sandbox) string { return string(s.ID) + " " + string(s.State) + " " + string(s.Reason) })
 	}
-	b.equal(expired(), []string{string(short)}, "Expired()")
-	_, err = b.Sandboxes().Move(b.ctx, short, lehr.SandboxKilled, lehr.ReasonTTL)
-	b.ok(err, "Move(killed)")
-	b.equal(expired(), []string{}, "Expired() after the end")
+	b.equal(expire(), []string{string(short) + " killed ttl"}, "Expire()")
+	ended, err := b.Sandboxes().Get(b.ctx, b.team, short)
+	b.ok(err, "Get(expired)")
+	if ended.State != lehr.SandboxKilled || ended.Reason != lehr.ReasonTTL || ended.EndedAt.IsZero() {
+		b.Errorf("Get(expired) = %+v, want killed (ttl) with an end", ended)
+	}
+	b.equal(expire(), []string{}, "Expire() after the end")
 	_, err = b.Sandboxes().SetExpiry(b.ctx, short, lease)
 	b.kind(err, errs.Conflict, "SetExpiry(ended)")
 	_, err = b.Sandboxes().SetExpiry(b.ctx, long, -1)
 	b.kind(err, errs.Invalid, "SetExpiry(negative)")
-	_, err = b.Sandboxes().Expired(b.ctx, 0)
-	b.kind(err, errs.Invalid, "Expired(0)")
+	_, err = b.Sandboxes().Expire(b.ctx, 0)
+	b.kind(err, errs.Invalid, "Expire(0)")
 }
 
 func sandboxForget(b *bench) {

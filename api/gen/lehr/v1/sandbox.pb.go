@@ -41,6 +41,7 @@ type Sandbox struct {
 	Domain        *string                `protobuf:"bytes,14,opt,name=domain,proto3,oneof" json:"domain,omitempty"`                                                                         // a port is reached at http://<port>-<id>.<domain>; null without a gateway
 	AccessToken   *string                `protobuf:"bytes,15,opt,name=access_token,json=accessToken,proto3,oneof" json:"access_token,omitempty"`                                            // for the guest daemon's port through the gateway; in create and get only
 	EndedAt       *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	Error         *Error                 `protobuf:"bytes,17,opt,name=error,proto3" json:"error,omitempty"` // why it could not be made; null otherwise
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -183,6 +184,13 @@ func (x *Sandbox) GetAccessToken() string {
 func (x *Sandbox) GetEndedAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *Sandbox) GetError() *Error {
+	if x != nil {
+		return x.Error
 	}
 	return nil
 }
@@ -1039,7 +1047,7 @@ var File_lehr_v1_sandbox_proto protoreflect.FileDescriptor
 
 const file_lehr_v1_sandbox_proto_rawDesc = "" +
 	"\n" +
-	"\x15lehr/v1/sandbox.proto\x12\alehr.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x05\n" +
+	"\x15lehr/v1/sandbox.proto\x12\alehr.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13lehr/v1/error.proto\"\xcf\x05\n" +
 	"\aSandbox\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\btemplate\x18\x02 \x01(\tR\btemplate\x12\x18\n" +
@@ -1059,7 +1067,8 @@ const file_lehr_v1_sandbox_proto_rawDesc = "" +
 	"\bmetadata\x18\r \x03(\v2\x1e.lehr.v1.Sandbox.MetadataEntryR\bmetadata\x12\x1b\n" +
 	"\x06domain\x18\x0e \x01(\tH\x03R\x06domain\x88\x01\x01\x12&\n" +
 	"\faccess_token\x18\x0f \x01(\tH\x04R\vaccessToken\x88\x01\x01\x125\n" +
-	"\bended_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x1a;\n" +
+	"\bended_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12$\n" +
+	"\x05error\x18\x11 \x01(\v2\x0e.lehr.v1.ErrorR\x05error\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +
@@ -1189,39 +1198,41 @@ var file_lehr_v1_sandbox_proto_goTypes = []any{
 	nil,                              // 17: lehr.v1.ListSandboxesRequest.MetadataEntry
 	nil,                              // 18: lehr.v1.ExecRequest.EnvEntry
 	(*timestamppb.Timestamp)(nil),    // 19: google.protobuf.Timestamp
+	(*Error)(nil),                    // 20: lehr.v1.Error
 }
 var file_lehr_v1_sandbox_proto_depIdxs = []int32{
 	19, // 0: lehr.v1.Sandbox.created_at:type_name -> google.protobuf.Timestamp
 	19, // 1: lehr.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
 	14, // 2: lehr.v1.Sandbox.metadata:type_name -> lehr.v1.Sandbox.MetadataEntry
 	19, // 3: lehr.v1.Sandbox.ended_at:type_name -> google.protobuf.Timestamp
-	15, // 4: lehr.v1.CreateSandboxRequest.env:type_name -> lehr.v1.CreateSandboxRequest.EnvEntry
-	16, // 5: lehr.v1.CreateSandboxRequest.metadata:type_name -> lehr.v1.CreateSandboxRequest.MetadataEntry
-	17, // 6: lehr.v1.ListSandboxesRequest.metadata:type_name -> lehr.v1.ListSandboxesRequest.MetadataEntry
-	0,  // 7: lehr.v1.ListSandboxesResponse.sandboxes:type_name -> lehr.v1.Sandbox
-	18, // 8: lehr.v1.ExecRequest.env:type_name -> lehr.v1.ExecRequest.EnvEntry
-	9,  // 9: lehr.v1.ExecResponse.exit:type_name -> lehr.v1.ExecExit
-	1,  // 10: lehr.v1.SandboxService.Create:input_type -> lehr.v1.CreateSandboxRequest
-	3,  // 11: lehr.v1.SandboxService.Get:input_type -> lehr.v1.GetSandboxRequest
-	4,  // 12: lehr.v1.SandboxService.List:input_type -> lehr.v1.ListSandboxesRequest
-	6,  // 13: lehr.v1.SandboxService.Kill:input_type -> lehr.v1.KillSandboxRequest
-	2,  // 14: lehr.v1.SandboxService.SetTimeout:input_type -> lehr.v1.SetSandboxTimeoutRequest
-	7,  // 15: lehr.v1.SandboxService.Exec:input_type -> lehr.v1.ExecRequest
-	10, // 16: lehr.v1.SandboxService.ReadFile:input_type -> lehr.v1.ReadFileRequest
-	12, // 17: lehr.v1.SandboxService.WriteFile:input_type -> lehr.v1.WriteFileRequest
-	0,  // 18: lehr.v1.SandboxService.Create:output_type -> lehr.v1.Sandbox
-	0,  // 19: lehr.v1.SandboxService.Get:output_type -> lehr.v1.Sandbox
-	5,  // 20: lehr.v1.SandboxService.List:output_type -> lehr.v1.ListSandboxesResponse
-	0,  // 21: lehr.v1.SandboxService.Kill:output_type -> lehr.v1.Sandbox
-	0,  // 22: lehr.v1.SandboxService.SetTimeout:output_type -> lehr.v1.Sandbox
-	8,  // 23: lehr.v1.SandboxService.Exec:output_type -> lehr.v1.ExecResponse
-	11, // 24: lehr.v1.SandboxService.ReadFile:output_type -> lehr.v1.FileChunk
-	13, // 25: lehr.v1.SandboxService.WriteFile:output_type -> lehr.v1.WriteFileResponse
-	18, // [18:26] is the sub-list for method output_type
-	10, // [10:18] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	20, // 4: lehr.v1.Sandbox.error:type_name -> lehr.v1.Error
+	15, // 5: lehr.v1.CreateSandboxRequest.env:type_name -> lehr.v1.CreateSandboxRequest.EnvEntry
+	16, // 6: lehr.v1.CreateSandboxRequest.metadata:type_name -> lehr.v1.CreateSandboxRequest.MetadataEntry
+	17, // 7: lehr.v1.ListSandboxesRequest.metadata:type_name -> lehr.v1.ListSandboxesRequest.MetadataEntry
+	0,  // 8: lehr.v1.ListSandboxesResponse.sandboxes:type_name -> lehr.v1.Sandbox
+	18, // 9: lehr.v1.ExecRequest.env:type_name -> lehr.v1.ExecRequest.EnvEntry
+	9,  // 10: lehr.v1.ExecResponse.exit:type_name -> lehr.v1.ExecExit
+	1,  // 11: lehr.v1.SandboxService.Create:input_type -> lehr.v1.CreateSandboxRequest
+	3,  // 12: lehr.v1.SandboxService.Get:input_type -> lehr.v1.GetSandboxRequest
+	4,  // 13: lehr.v1.SandboxService.List:input_type -> lehr.v1.ListSandboxesRequest
+	6,  // 14: lehr.v1.SandboxService.Kill:input_type -> lehr.v1.KillSandboxRequest
+	2,  // 15: lehr.v1.SandboxService.SetTimeout:input_type -> lehr.v1.SetSandboxTimeoutRequest
+	7,  // 16: lehr.v1.SandboxService.Exec:input_type -> lehr.v1.ExecRequest
+	10, // 17: lehr.v1.SandboxService.ReadFile:input_type -> lehr.v1.ReadFileRequest
+	12, // 18: lehr.v1.SandboxService.WriteFile:input_type -> lehr.v1.WriteFileRequest
+	0,  // 19: lehr.v1.SandboxService.Create:output_type -> lehr.v1.Sandbox
+	0,  // 20: lehr.v1.SandboxService.Get:output_type -> lehr.v1.Sandbox
+	5,  // 21: lehr.v1.SandboxService.List:output_type -> lehr.v1.ListSandboxesResponse
+	0,  // 22: lehr.v1.SandboxService.Kill:output_type -> lehr.v1.Sandbox
+	0,  // 23: lehr.v1.SandboxService.SetTimeout:output_type -> lehr.v1.Sandbox
+	8,  // 24: lehr.v1.SandboxService.Exec:output_type -> lehr.v1.ExecResponse
+	11, // 25: lehr.v1.SandboxService.ReadFile:output_type -> lehr.v1.FileChunk
+	13, // 26: lehr.v1.SandboxService.WriteFile:output_type -> lehr.v1.WriteFileResponse
+	19, // [19:27] is the sub-list for method output_type
+	11, // [11:19] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_lehr_v1_sandbox_proto_init() }
@@ -1229,6 +1240,7 @@ func file_lehr_v1_sandbox_proto_init() {
 	if File_lehr_v1_sandbox_proto != nil {
 		return
 	}
+	file_lehr_v1_error_proto_init()
 	file_lehr_v1_sandbox_proto_msgTypes[0].OneofWrappers = []any{}
 	file_lehr_v1_sandbox_proto_msgTypes[1].OneofWrappers = []any{}
 	file_lehr_v1_sandbox_proto_msgTypes[5].OneofWrappers = []any{}
