@@ -124,3 +124,31 @@ func (b *bounded) Read(p []byte) (int, error) {
 }
 
 func (b *bounded) Close() error { return b.in.Close() }
+
+// Archive is a stream that holds an archive, unpacked where it is compressed
+// with gzip or zstd and bounded by limits.
+type Archive struct {
+	src *source
+	in  *bounded
+}
+
+// OpenArchive looks at the first bytes of r. The caller closes the archive, not
+// r. Errors: Unsupported for other compressions; Invalid, with CodeTooLarge for
+// what grows beyond the limits; Unavailable when r fails; ctx's cause.
+func OpenArchive(ctx context.Context, r io.Reader, limits Limits) (*Archive, error) {
+	src := &source{ctx: ctx, r: r}
+	in, err := decompress(src, limits.WithDefaults())
+	if err != nil {
+		return nil, err
+	}
+	return &Archive{src: src, in: in}, nil
+}
+
+// Read implements io.Reader.
+func (a *Archive) Read(p []byte) (int, error) { return a.in.Read(p) }
+
+// Failure returns err, met while reading or decoding the archive, as what it is.
+func (a *Archive) Failure(err error) error { return a.src.failure(err) }
+
+// Close implements io.Closer.
+func (a *Archive) Close() error { return a.in.Close() }

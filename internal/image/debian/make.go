@@ -20,6 +20,8 @@ type Options struct {
 	OSRelease    string            // default "/etc/os-release"
 	Progress     func(line string) // is told every line of output; may be nil; one call at a time
 	Limits       image.Limits
+	// Client asks registries; default: one that knows no logins.
+	Client *oci.Client
 }
 
 const defaultReference = "debian:bookworm-slim"
@@ -31,6 +33,9 @@ func (o Options) withDefaults() Options {
 		if *field == "" {
 			*field = value
 		}
+	}
+	if o.Client == nil {
+		o.Client = oci.NewClient(oci.ClientOptions{Limits: o.Limits, Tries: 1})
 	}
 	if o.Progress == nil {
 		o.Progress = func(string) {}
@@ -46,7 +51,7 @@ func (o Options) withDefaults() Options {
 func Make(ctx context.Context, s *image.Store, o Options) (image.Imported, error) {
 	o = o.withDefaults()
 	if !o.SkipRegistry {
-		made, err := oci.Pull(ctx, s, o.Reference, oci.PullOptions{Limits: o.Limits})
+		made, err := pull(ctx, s, o)
 		if err == nil && made.Config.Debian {
 			return made, nil
 		}
@@ -66,6 +71,14 @@ func Make(ctx context.Context, s *image.Store, o Options) (image.Imported, error
 		}
 	}
 	return bootstrap(ctx, s, sources, o)
+}
+
+func pull(ctx context.Context, s *image.Store, o Options) (image.Imported, error) {
+	ref, err := lehr.ParseImageRef(o.Reference)
+	if err != nil {
+		return image.Imported{}, errs.New(errs.Invalid, "%w", err)
+	}
+	return o.Client.Pull(ctx, s, ref, oci.Login{}, nil)
 }
 
 func reason(err error) string {

@@ -31,14 +31,21 @@ type candidate struct {
 	platform v1.Platform
 }
 
-// choose returns the manifest digest of the image in the layout that is for
-// this machine and, when ref is given, has that name.
-func (l layout) choose(ref string) (v1.Hash, error) {
-	raw, err := l.index()
-	if err != nil {
-		return v1.Hash{}, err
-	}
-	c := chooser{layout: l}
+// source is where manifests and configurations come from: a layout or a
+// registry. What it returns matches the digest.
+type source interface {
+	// name is what messages call it.
+	name() string
+	// manifest returns an index or manifest.
+	manifest(h v1.Hash) ([]byte, error)
+	// config returns the configuration of an image.
+	config(d v1.Descriptor) ([]byte, error)
+}
+
+// choose returns the manifest digest of the image that is for this machine
+// among those of the index raw and, when ref is given, has that name.
+func choose(in source, raw []byte, ref string) (v1.Hash, error) {
+	c := chooser{source: in}
 	if err := c.index(raw, nil, 0); err != nil {
 		return v1.Hash{}, err
 	}
@@ -54,10 +61,10 @@ func (l layout) choose(ref string) (v1.Hash, error) {
 	}
 	switch {
 	case len(fit) == 0:
-		return v1.Hash{}, errs.New(errs.Invalid, "the layout has no image %s for %s; it has %s", clip(ref), platform(), describe(c.found)).
-			WithCode("platform_missing")
+		return v1.Hash{}, errs.New(errs.Invalid, "%s has no image %sfor %s; it has %s", in.name(), spaced(ref), platform(), describe(c.found)).
+			WithCode(CodePlatform)
 	case len(fit) > 1:
-		return v1.Hash{}, errs.New(errs.Invalid, "the layout has %d images for %s: %s", len(fit), platform(), describe(fit)).
+		return v1.Hash{}, errs.New(errs.Invalid, "%s has %d images for %s: %s", in.name(), len(fit), platform(), describe(fit)).
 			WithRemedy("Copy one of them into a layout of its own")
 	}
 	return fit[0].digest, nil
@@ -88,9 +95,17 @@ func describe(all []candidate) string {
 	return strings.Join(words, ", ")
 }
 
-// chooser collects the images of a layout.
+// spaced is the name as a word of a sentence.
+func spaced(name string) string {
+	if name == "" {
+		return ""
+	}
+	return clip(name) + " "
+}
+
+// chooser collects the images of an index.
 type chooser struct {
-	layout layout
+	source source
 	found  []candidate
 	seen   int
 }
@@ -98,14 +113,14 @@ type chooser struct {
 func (c *chooser) index(raw []byte, names []string, depth int) error {
 	parsed, err := v1.ParseIndexManifest(bytes.NewReader(raw))
 	if err != nil {
-		return errs.New(errs.Invalid, "an index of the layout cannot be read: %w", err)
+		return errs.New(errs.Invalid, "an index of %s cannot be read: %w", c.source.name(), err)
 	}
 	if depth > maxDepth {
-		return errs.New(errs.Invalid, "the layout has more than %d indexes within each other", maxDepth)
+		return errs.New(errs.Invalid, "%s has more than %d indexes within each other", c.source.name(), maxDepth)
 	}
 	for _, d := range parsed.Manifests {
 		if c.seen++; c.seen > maxManifests {
-			return errs.New(errs.Invalid, "the layout has more than %d images", maxManifests)
+			return errs.New(errs.Invalid, "%s has more than %d images", c.source.name(), maxManifests)
 		}
 		if err := c.descriptor(d, names, depth); err != nil {
 			return err
@@ -126,7 +141,7 @@ func (c *chooser) descriptor(d v1.Descriptor, names []string, depth int) error {
 	}
 	switch {
 	case d.MediaType.IsIndex():
-		raw, err := c.layout.document(d.Digest)
+		raw, err := c.source.manifest(d.Digest)
 		if err != nil {
 			return err
 		}
@@ -146,7 +161,7 @@ func (c *chooser) image(d v1.Descriptor, names []string) error {
 		c.found = append(c.found, one)
 		return nil
 	}
-	p, err := c.layout.picture(d.Digest)
+	p, err := pictureOf(c.source, d.Digest)
 	if err != nil {
 		return err
 	}

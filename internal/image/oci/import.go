@@ -3,12 +3,13 @@ package oci
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/image"
@@ -22,53 +23,23 @@ type Options struct {
 
 // picture is a container image: what it consists of and how to read it.
 type picture struct {
-	manifest *v1.Manifest
+	manifest *v1.Manifest // nil for those of docker archives
 	config   *v1.ConfigFile
 	source   string // for provenance
-	layer    func(v1.Descriptor) (io.ReadCloser, error)
+	layers   []func(context.Context) (io.ReadCloser, error)
 }
 
-// ImportLayout makes an image from the tar of an OCI image layout (a plain tar
-// with index.json and blobs/). Errors: Invalid for what is not one, for blobs
-// that are missing or do not match their digest, with code platform_missing
-// when there is no image for this machine, and when several would do; those of
-// Tree.ReadOCILayer and Store.Commit.
-func ImportLayout(ctx context.Context, s *image.Store, r io.Reader, o Options) (made image.Imported, err error) {
-	dir, err := s.Scratch()
-	if err != nil {
-		return image.Imported{}, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	o.Limits = o.Limits.WithDefaults()
-	l, err := unpack(ctx, r, dir, o.Limits)
-	if err != nil {
-		return image.Imported{}, err
-	}
-	digest, err := l.choose(o.Ref)
-	if err != nil {
-		return image.Imported{}, err
-	}
-	p, err := l.picture(digest)
-	if err != nil {
-		return image.Imported{}, err
-	}
-	return p.build(ctx, s, o.Limits)
-}
-
-// picture reads the manifest and configuration of one image of the layout.
-func (l layout) picture(digest v1.Hash) (picture, error) {
-	raw, err := l.document(digest)
+// pictureOf reads the manifest and configuration of one image.
+func pictureOf(in source, digest v1.Hash) (picture, error) {
+	raw, err := in.manifest(digest)
 	if err != nil {
 		return picture{}, err
 	}
-	p := picture{
-		source: "oci layout " + digest.String(),
-		layer:  func(d v1.Descriptor) (io.ReadCloser, error) { return l.open(d.Digest) },
+	p := picture{}
+	if p.manifest, err = readManifest(raw, digest.String()); err != nil {
+		return picture{}, err
 	}
-	if p.manifest, err = v1.ParseManifest(bytes.NewReader(raw)); err != nil {
-		return picture{}, errs.New(errs.Invalid, "manifest %s cannot be read: %w", digest, err)
-	}
-	if raw, err = l.document(p.manifest.Config.Digest); err != nil {
+	if raw, err = in.config(p.manifest.Config); err != nil {
 		return picture{}, err
 	}
 	if p.config, err = v1.ParseConfigFile(bytes.NewReader(raw)); err != nil {
@@ -77,11 +48,56 @@ func (l layout) picture(digest v1.Hash) (picture, error) {
 	return p, nil
 }
 
+// document is what an index and a manifest have in common.
+type document struct {
+	SchemaVersion int             `json:"schemaVersion"`
+	MediaType     types.MediaType `json:"mediaType"`
+	Manifests     json.RawMessage `json:"manifests"`
+	Layers        json.RawMessage `json:"layers"`
+	FSLayers      json.RawMessage `json:"fsLayers"`
+}
+
+// isIndex reports whether raw is an index rather than a manifest. What could be
+// taken for both is refused, and so is the form of before 2016, by name.
+func isIndex(raw []byte, name string) (bool, error) {
+	var d document
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return false, errs.New(errs.Invalid, "the manifest of %s cannot be read: %w", clip(name), err)
+	}
+	switch {
+	case d.SchemaVersion == 1 || d.FSLayers != nil || d.MediaType == types.DockerManifestSchema1 || d.MediaType == types.DockerManifestSchema1Signed:
+		return false, errs.New(errs.Unsupported, "%s has a manifest of schema 1, which has not been written since 2016", clip(name)).
+			WithCode("manifest_schema1").WithRemedy("pull and push the image once with a current tool")
+	case (d.Manifests != nil) == (d.Layers != nil):
+		return false, errs.New(errs.Invalid, "the manifest of %s is neither an image's nor an index", clip(name))
+	}
+	return d.Manifests != nil, nil
+}
+
+// readManifest reads the manifest of an image.
+func readManifest(raw []byte, name string) (*v1.Manifest, error) {
+	index, err := isIndex(raw, name)
+	if err != nil {
+		return nil, err
+	}
+	m, err := v1.ParseManifest(bytes.NewReader(raw))
+	switch {
+	case index:
+		return nil, errs.New(errs.Invalid, "%s is an index where an image was expected", clip(name))
+	case err != nil:
+		return nil, errs.New(errs.Invalid, "the manifest of %s cannot be read: %w", clip(name), err)
+	}
+	return m, nil
+}
+
 // check refuses what is not a container image for this machine.
 func (p picture) check() error {
 	if p.config.OS != platform().OS || p.config.Architecture != platform().Architecture {
 		return errs.New(errs.Invalid, "the image is for %s/%s, not for %s", clip(p.config.OS), clip(p.config.Architecture), platform()).
-			WithCode("platform_missing")
+			WithCode(CodePlatform)
+	}
+	if p.manifest == nil {
+		return checkConfig(p.config.Config)
 	}
 	if len(p.manifest.Layers) != len(p.config.RootFS.DiffIDs) {
 		return errs.New(errs.Invalid, "the manifest has %d layers, the configuration %d", len(p.manifest.Layers), len(p.config.RootFS.DiffIDs))
@@ -91,7 +107,7 @@ func (p picture) check() error {
 			return errs.New(errs.Unsupported, "layer %s has the type %q", d.Digest, clip(string(d.MediaType)))
 		}
 	}
-	return nil
+	return checkConfig(p.config.Config)
 }
 
 // build makes the image.
@@ -104,8 +120,8 @@ func (p picture) build(ctx context.Context, s *image.Store, limits image.Limits)
 		return image.Imported{}, err
 	}
 	defer func() { _ = t.Close() }()
-	for i, d := range p.manifest.Layers {
-		if err := p.apply(ctx, t, d); err != nil {
+	for i, open := range p.layers {
+		if err := apply(ctx, t, open); err != nil {
 			return image.Imported{}, inLayer(i+1, err)
 		}
 	}
@@ -128,8 +144,8 @@ func inLayer(n int, err error) error {
 
 // apply reads one layer to its end, so that whoever checks its digest sees it
 // whole.
-func (p picture) apply(ctx context.Context, t *image.Tree, d v1.Descriptor) error {
-	in, err := p.layer(d)
+func apply(ctx context.Context, t *image.Tree, open func(context.Context) (io.ReadCloser, error)) error {
+	in, err := open(ctx)
 	if err != nil {
 		return err
 	}
@@ -138,6 +154,9 @@ func (p picture) apply(ctx context.Context, t *image.Tree, d v1.Descriptor) erro
 		return err
 	}
 	if _, err := io.Copy(io.Discard, in); err != nil {
+		if errs.KindOf(err) != errs.Internal {
+			return err
+		}
 		return errs.Wrap(err, errs.Unavailable, "oci.layer", "the layer broke off or does not match its digest")
 	}
 	return nil

@@ -6,11 +6,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -24,66 +26,153 @@ const (
 	maxBlobs    = 10_000
 )
 
-// layout is an OCI image layout that was unpacked into a folder of ours: every
-// blob in it matches its name.
-type layout struct{ dir string }
+// layout is an OCI image layout: a folder of somebody's, or an archive that was
+// unpacked into a folder of ours, whose blobs match their names.
+type layout struct {
+	dir   string
+	ours  bool              // unpacked: blobs lie in dir itself and were checked
+	files map[string]string // what else was in the archive: name there, file in dir
+	links map[string]string // symbolic links in the archive, by name
+}
 
-// unpack reads the tar of a layout into dir. Nothing but the index and blobs is
-// kept, under names of our own making.
+// name implements source.
+func (l layout) name() string { return "the layout" }
+
+// ImportLayout makes an image from an archive, plain or compressed with gzip or
+// zstd: the tar of an OCI image layout (index.json and blobs/), or what docker
+// save writes. Errors: Invalid for what is neither, for blobs that are missing
+// or do not match their digest, with code platform_missing when there is no
+// image for this machine, and when several would do; those of Tree.ReadOCILayer
+// and Store.Commit.
+func ImportLayout(ctx context.Context, s *image.Store, r io.Reader, o Options) (made image.Imported, err error) {
+	dir, err := s.Scratch()
+	if err != nil {
+		return image.Imported{}, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	o.Limits = o.Limits.WithDefaults()
+	l, err := unpack(ctx, r, dir, o.Limits)
+	if err != nil {
+		return image.Imported{}, err
+	}
+	p, err := l.chosen(o.Ref)
+	if err != nil {
+		return image.Imported{}, err
+	}
+	return p.build(ctx, s, o.Limits)
+}
+
+// chosen returns the image of the layout, or of the docker archive, that is for
+// this machine.
+func (l layout) chosen(ref string) (picture, error) {
+	if l.ours && l.files[dockerManifest] != "" && l.files[indexFile] == "" {
+		return l.docker(ref)
+	}
+	p, _, err := l.image(ref)
+	return p, err
+}
+
+// image returns the image of the layout and the digest of its manifest.
+func (l layout) image(ref string) (picture, v1.Hash, error) {
+	raw, err := l.index()
+	if err != nil {
+		return picture{}, v1.Hash{}, err
+	}
+	digest, err := choose(l, raw, ref)
+	if err != nil {
+		return picture{}, v1.Hash{}, err
+	}
+	p, err := l.picture(digest)
+	return p, digest, err
+}
+
+func (l layout) picture(digest v1.Hash) (picture, error) {
+	p, err := pictureOf(l, digest)
+	if err != nil {
+		return picture{}, err
+	}
+	p.source = "oci layout " + digest.String()
+	for _, d := range p.manifest.Layers {
+		p.layers = append(p.layers, func(context.Context) (io.ReadCloser, error) { return l.open(d.Digest) })
+	}
+	return p, nil
+}
+
+// unpack reads an archive into dir, under names of our own making.
 func unpack(ctx context.Context, r io.Reader, dir string, limits image.Limits) (layout, error) {
-	l := layout{dir}
-	in := tar.NewReader(readerFunc(func(p []byte) (int, error) {
-		if err := context.Cause(ctx); err != nil {
-			return 0, err
-		}
-		return r.Read(p)
-	}))
-	left, blobs := limits.MaxBytes, 0
-	for {
+	l := layout{dir: dir, ours: true, files: map[string]string{}, links: map[string]string{}}
+	a, err := image.OpenArchive(ctx, r, limits)
+	if err != nil {
+		return l, err
+	}
+	defer func() { _ = a.Close() }()
+	in := tar.NewReader(a)
+	left := limits.MaxBytes
+	for entries := 1; ; entries++ {
 		h, err := in.Next()
 		if errors.Is(err, io.EOF) {
 			return l, nil
 		}
 		if err != nil {
-			return l, readError(err)
+			return l, l.failure(a, err)
 		}
-		file, want := l.accept(h)
-		if file == "" {
-			continue
-		}
-		if h.Typeflag != tar.TypeReg {
-			return l, errs.New(errs.Invalid, "entry %q of the layout is not a regular file", clip(h.Name))
-		}
-		blobs++
-		if left -= h.Size; left < 0 || blobs > maxBlobs {
-			return l, errs.New(errs.Invalid, "the layout has more than %d bytes or %d blobs", limits.MaxBytes, maxBlobs).
+		if left -= h.Size; left < 0 || entries > maxBlobs {
+			return l, errs.New(errs.Invalid, "the archive has more than %d bytes or %d entries", limits.MaxBytes, maxBlobs).
 				WithCode(image.CodeTooLarge)
 		}
-		if err := save(in, file, want); err != nil {
-			return l, err
+		if err := l.entry(h, in); err != nil {
+			return l, l.failure(a, err)
 		}
 	}
 }
 
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
-
-// accept returns where the entry is kept and what its SHA-256 must be, in hex.
-// file is empty for entries that we do not need.
-func (l layout) accept(h *tar.Header) (file, want string) {
-	name := path.Clean(h.Name)
-	if name == "index.json" {
-		return filepath.Join(l.dir, "index"), ""
+func (l layout) failure(a *image.Archive, err error) error {
+	if errors.Is(err, tar.ErrHeader) {
+		return errs.New(errs.Invalid, "not a tar archive, or a damaged one").
+			WithRemedy("Send the tar of an OCI image layout, or what docker save writes")
 	}
-	sum, ok := strings.CutPrefix(name, "blobs/sha256/")
-	if raw, err := hex.DecodeString(sum); !ok || err != nil || len(raw) != sha256.Size || sum != strings.ToLower(sum) {
-		return "", ""
-	}
-	return filepath.Join(l.dir, sum), sum
+	return a.Failure(err)
 }
 
-// save writes one entry and compares its digest.
+// entry keeps one entry of the archive: a blob under its digest, another file
+// under its number.
+func (l layout) entry(h *tar.Header, in io.Reader) error {
+	name := path.Clean(h.Name)
+	want := blobName(name)
+	switch {
+	case h.Typeflag == tar.TypeSymlink && want == "":
+		l.links[name] = path.Join(path.Dir(name), h.Linkname)
+		return nil
+	case h.Typeflag == tar.TypeDir:
+		return nil
+	case h.Typeflag != tar.TypeReg && (want != "" || name == indexFile):
+		return errs.New(errs.Invalid, "entry %q of the layout is not a regular file", clip(h.Name))
+	case h.Typeflag != tar.TypeReg:
+		return nil
+	case want != "":
+		return save(in, filepath.Join(l.dir, want), want)
+	case l.files[name] != "":
+		return errs.New(errs.Invalid, "the archive has %s twice", clip(name))
+	}
+	file := filepath.Join(l.dir, "file-"+strconv.Itoa(len(l.files)))
+	l.files[name] = file
+	return save(in, file, "")
+}
+
+const indexFile = "index.json"
+
+// blobName returns the hex digits of the digest that an entry of a layout is
+// named by, or nothing.
+func blobName(name string) string {
+	sum, ok := strings.CutPrefix(name, "blobs/sha256/")
+	if raw, err := hex.DecodeString(sum); !ok || err != nil || len(raw) != sha256.Size || sum != strings.ToLower(sum) {
+		return ""
+	}
+	return sum
+}
+
+// save writes one entry and compares its digest. Failures of r come back as
+// they are.
 func save(r io.Reader, file, want string) error {
 	out, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
@@ -105,7 +194,7 @@ func save(r io.Reader, file, want string) error {
 			break
 		}
 		if err != nil {
-			return readError(err)
+			return err
 		}
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); want != "" && got != want {
@@ -114,38 +203,50 @@ func save(r io.Reader, file, want string) error {
 	return nil
 }
 
-// readError says what a failure to read the layout's tar is.
-func readError(err error) error {
-	switch {
-	case errors.Is(err, tar.ErrHeader):
-		return errs.New(errs.Invalid, "not a tar archive, or a damaged one").
-			WithRemedy("Send the tar of an OCI image layout, not compressed")
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return errs.New(errs.Invalid, "the archive is cut off")
-	case errs.KindOf(err) != errs.Internal:
-		return err
-	}
-	return errs.Wrap(err, errs.Unavailable, "oci.read", "the stream broke off")
-}
-
 // open returns the blob that d names.
-func (l layout) open(d v1.Hash) (*os.File, error) {
+func (l layout) open(d v1.Hash) (io.ReadCloser, error) {
 	missing := errs.New(errs.Invalid, "the layout lacks the blob %s", clip(d.String()))
 	if d.Algorithm != "sha256" {
 		return nil, missing
 	}
-	f, err := os.Open(filepath.Join(l.dir, filepath.Base(d.Hex)))
-	if errors.Is(err, fs.ErrNotExist) {
+	dir := l.dir
+	if !l.ours {
+		dir = filepath.Join(l.dir, "blobs", "sha256")
+	}
+	f, err := os.Open(filepath.Join(dir, filepath.Base(d.Hex)))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, missing
-	}
-	if err != nil {
+	case err != nil:
 		return nil, image.DiskError(err, "oci.open")
+	case l.ours:
+		return f, nil
 	}
-	return f, nil
+	return &checked{in: f, sum: sha256.New(), want: d.Hex, Closer: f}, nil
 }
 
-// document returns the content of a small blob.
-func (l layout) document(d v1.Hash) ([]byte, error) {
+// checked ends a stream with an error where it does not have its digest.
+type checked struct {
+	io.Closer
+	in   io.Reader
+	sum  hash.Hash
+	want string // hex
+}
+
+// Read implements io.Reader.
+func (c *checked) Read(p []byte) (int, error) {
+	n, err := c.in.Read(p)
+	c.sum.Write(p[:n])
+	if errors.Is(err, io.EOF) {
+		if got := hex.EncodeToString(c.sum.Sum(nil)); got != c.want {
+			return n, errs.New(errs.Invalid, "what should be sha256:%s has the digest sha256:%s", c.want, got).WithCode(CodeDigest)
+		}
+	}
+	return n, err
+}
+
+// manifest implements source.
+func (l layout) manifest(d v1.Hash) ([]byte, error) {
 	f, err := l.open(d)
 	if err != nil {
 		return nil, err
@@ -154,18 +255,25 @@ func (l layout) document(d v1.Hash) ([]byte, error) {
 	return readDocument(f, d.String())
 }
 
+// config implements source.
+func (l layout) config(d v1.Descriptor) ([]byte, error) { return l.manifest(d.Digest) }
+
 // index returns the layout's index.json.
 func (l layout) index() ([]byte, error) {
-	f, err := os.Open(filepath.Join(l.dir, "index"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errs.New(errs.Invalid, "the archive has no index.json: it is not an OCI image layout").
-			WithRemedy("Make one with skopeo copy … oci:DIRECTORY, or docker save of version 25 or later")
+	file := filepath.Join(l.dir, indexFile)
+	if l.ours {
+		file = l.files[indexFile]
+	}
+	f, err := os.Open(file)
+	if file == "" || errors.Is(err, fs.ErrNotExist) {
+		return nil, errs.New(errs.Invalid, "there is neither an index.json nor a manifest.json: it is not an OCI image layout and not a docker archive").
+			WithRemedy("Make one with skopeo copy … oci:DIRECTORY, or docker save")
 	}
 	if err != nil {
 		return nil, image.DiskError(err, "oci.index")
 	}
 	defer func() { _ = f.Close() }()
-	return readDocument(f, "index.json")
+	return readDocument(f, indexFile)
 }
 
 func readDocument(r io.Reader, name string) ([]byte, error) {

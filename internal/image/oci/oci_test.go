@@ -4,24 +4,17 @@ import (
 	"archive/tar"
 	"bytes"
 	"io"
-	"log"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	ocilayout "github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
@@ -292,53 +285,4 @@ func flip(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	put(t, path, string(b))
-}
-
-func TestPull(t *testing.T) {
-	t.Parallel()
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	t.Cleanup(server.Close)
-	at := strings.TrimPrefix(server.URL, "http://")
-	ref, err := name.ParseReference(at + "/base:slim")
-	if err != nil {
-		t.Fatal(err)
-	}
-	index := mutate.AppendManifests(
-		empty.Index, platformOf(testImage(t, "there", "s390x"), &v1.Platform{OS: "linux", Architecture: "s390x"}, ""),
-		platformOf(testImage(t, "here", runtime.GOARCH), &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}, ""),
-	)
-	if err := remote.WriteIndex(ref, index); err != nil {
-		t.Fatal(err)
-	}
-	s := openStore(t)
-	made, err := Pull(t.Context(), s, ref.String(), PullOptions{Answer: time.Minute})
-	if err != nil {
-		t.Fatalf("Pull() = %v", err)
-	}
-	wantSays(t, s, made, "here")
-	if !strings.HasPrefix(made.Source, "oci "+ref.Name()+"@sha256:") {
-		t.Errorf("Source = %q, want reference and digest", made.Source)
-	}
-	for ref, want := range map[string]errs.Kind{at + "/none:x": errs.NotFound, "UPPER:::": errs.Invalid} {
-		if _, err := Pull(t.Context(), s, ref, PullOptions{}); errs.KindOf(err) != want {
-			t.Errorf("Pull(%s) = %v, want %s", ref, err, want)
-		}
-	}
-	server.Close()
-	if _, err := Pull(t.Context(), s, ref.String(), PullOptions{}); !errs.IsKind(err, errs.Unavailable) {
-		t.Errorf("Pull(closed) = %v, want unavailable", err)
-	}
-}
-
-func TestPullGivesUpOnASilentRegistry(t *testing.T) {
-	t.Parallel()
-	done := make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-done }))
-	t.Cleanup(server.Close)
-	t.Cleanup(func() { close(done) })
-	ref := strings.TrimPrefix(server.URL, "http://") + "/base:slim"
-	_, err := Pull(t.Context(), openStore(t), ref, PullOptions{Answer: 20 * time.Millisecond})
-	if !errs.IsKind(err, errs.Unavailable) || !strings.Contains(err.Error(), "in time") {
-		t.Errorf("Pull(silent) = %v, want unavailable", err)
-	}
 }

@@ -2,105 +2,219 @@ package oci
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
+	"hash"
 	"io"
 	"net/http"
-	"time"
+	"os"
+	"path/filepath"
+	"sync/atomic"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/image"
+	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
-// PullOptions say how to pull.
-type PullOptions struct {
-	// Answer is how long the registry may take until manifest and configuration
-	// are here; the layers then take what they take. Default 5 s.
-	Answer time.Duration
-	Limits image.Limits
+// Progress is how far a pull is. It may be read while the pull runs.
+type Progress struct {
+	Layers, LayersDone atomic.Int32
+	Bytes, BytesDone   atomic.Int64 // compressed, as they are fetched
 }
 
-const defaultAnswer = 5 * time.Second
-
-var errNoAnswer = errors.New("the registry did not answer in time")
-
-// Pull makes an image from the image ref of a registry, without credentials.
-// Errors: Invalid for a malformed reference; NotFound; PermissionDenied;
-// Unavailable when the registry does not answer within o.Answer or breaks off;
-// those of ImportLayout.
-func Pull(ctx context.Context, s *image.Store, ref string, o PullOptions) (image.Imported, error) {
-	parsed, err := name.ParseReference(ref)
-	if err != nil {
-		return image.Imported{}, errs.New(errs.Invalid, "%q is not a reference of an image: %w", clip(ref), err)
+// Pull makes an image of ref. Layers are fetched some at a time into a folder
+// of the store's that the call takes away again, and checked against their
+// digests; one that breaks off goes on from there. p may be nil. Errors as for
+// Resolve, and those of Tree.ReadOCILayer and Store.Commit.
+func (c *Client) Pull(ctx context.Context, s *image.Store, ref lehr.ImageRef, login Login, p *Progress) (image.Imported, error) {
+	if err := enter(ctx, c.pulls); err != nil {
+		return image.Imported{}, err
 	}
-	if o.Answer <= 0 {
-		o.Answer = defaultAnswer
+	defer func() { <-c.pulls }()
+	if p == nil {
+		p = &Progress{}
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	late := time.AfterFunc(o.Answer, func() { cancel(errNoAnswer) })
-	defer late.Stop()
-	p, err := remotePicture(ctx, parsed)
-	if err != nil {
-		return image.Imported{}, pullError(ctx, err, ref)
-	}
-	if !late.Stop() {
-		return image.Imported{}, pullError(ctx, errNoAnswer, ref)
-	}
-	return p.build(ctx, s, o.Limits)
+	var made image.Imported
+	err := c.each(ctx, ref, login, func(ctx context.Context, at *session) (err error) {
+		made, err = c.pull(ctx, s, at, p)
+		return err
+	})
+	return made, err
 }
 
-// remotePicture asks the registry for manifest and configuration, which the
-// client checks against their digests, as it does each layer.
-func remotePicture(ctx context.Context, ref name.Reference) (picture, error) {
-	img, err := remote.Image(
-		ref, remote.WithContext(ctx), remote.WithPlatform(platform()), remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
-	)
+func (c *Client) pull(ctx context.Context, s *image.Store, at *session, p *Progress) (made image.Imported, err error) {
+	pic, digest, err := c.picture(ctx, at, max(c.o.Answer, min(pullAnswer, 6*c.o.Answer)))
 	if err != nil {
-		return picture{}, err
+		return image.Imported{}, err
 	}
-	digest, err := img.Digest()
+	pic.source = "oci " + at.ref.Pinned(lehr.Digest(digest.String())).String()
+	dir, err := s.Scratch()
 	if err != nil {
-		return picture{}, err
+		return image.Imported{}, err
 	}
-	p := picture{source: "oci " + ref.Name() + "@" + digest.String()}
-	if p.manifest, err = img.Manifest(); err != nil {
-		return picture{}, err
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	work, ctx := errgroup.WithContext(ctx)
+	work.SetLimit(layersAtOnce + 1)
+	f := fetcher{client: c, session: at, dir: dir, progress: p, ready: map[v1.Hash]chan struct{}{}}
+	f.plan(&pic)
+	// The tree is made while later layers are still on their way.
+	work.Go(func() error {
+		var err error
+		made, err = pic.build(ctx, s, c.o.Limits)
+		return err
+	})
+	for _, d := range f.order {
+		work.Go(func() error { return f.fetch(ctx, d) })
 	}
-	if p.config, err = img.ConfigFile(); err != nil {
-		return picture{}, err
-	}
-	p.layer = func(d v1.Descriptor) (io.ReadCloser, error) {
-		l, err := img.LayerByDigest(d.Digest)
-		if err != nil {
-			return nil, pullError(ctx, err, ref.Name())
+	return made, work.Wait()
+}
+
+// fetcher brings the layers of one image into a folder.
+type fetcher struct {
+	client   *Client
+	session  *session
+	dir      string
+	progress *Progress
+	order    []v1.Descriptor // each layer once
+	ready    map[v1.Hash]chan struct{}
+}
+
+// plan makes the picture read its layers from the folder, once they are there.
+func (f *fetcher) plan(p *picture) {
+	for _, d := range p.manifest.Layers {
+		if f.ready[d.Digest] == nil {
+			f.ready[d.Digest] = make(chan struct{})
+			f.order = append(f.order, d)
+			f.progress.Bytes.Add(d.Size)
 		}
-		in, err := l.Compressed()
-		if err != nil {
-			return nil, pullError(ctx, err, ref.Name())
-		}
-		return in, nil
+		p.layers = append(p.layers, func(ctx context.Context) (io.ReadCloser, error) {
+			if err := waitFor(ctx, f.ready[d.Digest]); err != nil {
+				return nil, err
+			}
+			in, err := os.Open(f.file(d))
+			if err != nil {
+				return nil, image.DiskError(err, "oci.layer")
+			}
+			return in, nil
+		})
 	}
-	return p, nil
+	f.progress.Layers.Store(int32(len(f.order)))
 }
 
-// pullError says what a failure of the registry means.
-func pullError(ctx context.Context, err error, ref string) error {
-	var answer *transport.Error
-	cause := context.Cause(ctx)
-	switch {
-	case errors.Is(cause, errNoAnswer):
-		return errs.Wrap(errNoAnswer, errs.Unavailable, "oci.Pull", "the registry of "+clip(ref)+" did not answer in time")
-	case cause != nil:
-		return cause
-	case errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound:
-		return errs.Wrap(err, errs.NotFound, "oci.Pull", "the registry has no image "+clip(ref))
-	case errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden):
-		return errs.Wrap(err, errs.PermissionDenied, "oci.Pull", "the registry does not give "+clip(ref)+" to everybody")
+func waitFor(ctx context.Context, ready chan struct{}) error {
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	return errs.Wrap(err, errs.Unavailable, "oci.Pull", "the registry of "+clip(ref)+" cannot be reached")
+}
+
+func (f *fetcher) file(d v1.Descriptor) string { return filepath.Join(f.dir, d.Digest.Hex) }
+
+// fetch brings one layer, and goes on where it broke off as long as that gets
+// further.
+func (f *fetcher) fetch(ctx context.Context, d v1.Descriptor) error {
+	out, err := os.OpenFile(f.file(d), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return image.DiskError(err, "oci.layer")
+	}
+	defer func() { _ = out.Close() }()
+	l := arriving{file: out, want: d, sum: sha256.New(), progress: f.progress}
+	pause := f.client.o.Pause
+	for try, breaks := 1, 1; ; try, breaks = try+1, breaks+1 {
+		before := l.have
+		err := f.more(ctx, &l)
+		var again *temporary
+		switch {
+		case err == nil:
+			f.progress.LayersDone.Add(1)
+			close(f.ready[d.Digest])
+			return nil
+		case !errors.As(err, &again):
+			return err
+		case l.have > before && breaks < layerBreaks:
+			try, pause = 0, f.client.o.Pause
+		case try >= layerTries || breaks >= layerBreaks:
+			return again.err
+		}
+		if err := wait(ctx, max(pause, min(again.after, maxPause))); err != nil {
+			return err
+		}
+		pause *= 2
+	}
+}
+
+// more reads on from where the layer is.
+func (f *fetcher) more(ctx context.Context, l *arriving) error {
+	s := f.session
+	res, err := s.get(context.WithValue(ctx, blobKey{}, true), "blobs/"+l.want.Digest.String(), l.have)
+	if err != nil {
+		return s.explain(ctx, err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if l.have > 0 && res.StatusCode == http.StatusOK {
+		if err := l.restart(); err != nil { // the registry knows no ranges
+			return err
+		}
+	}
+	if err := l.read(res.Body); err != nil {
+		return s.explain(ctx, err)
+	}
+	switch got := lehr.DigestFrom(l.sum); {
+	case l.have < l.want.Size:
+		return s.explain(ctx, fmt.Errorf("layer %s broke off after %d of %d bytes", l.want.Digest, l.have, l.want.Size))
+	case string(got) != l.want.Digest.String():
+		return errs.New(errs.Invalid, "registry %s sends layer %s with the digest %s", s.at, l.want.Digest, got).WithCode(CodeDigest)
+	}
+	return nil
+}
+
+// arriving is one layer on its way. One goroutine owns it.
+type arriving struct {
+	file     *os.File
+	want     v1.Descriptor
+	sum      hash.Hash
+	have     int64
+	progress *Progress
+}
+
+// restart forgets what is there.
+func (l *arriving) restart() error {
+	l.progress.BytesDone.Add(-l.have)
+	l.have = 0
+	l.sum.Reset()
+	if _, err := l.file.Seek(0, io.SeekStart); err != nil {
+		return image.DiskError(err, "oci.layer")
+	}
+	return image.DiskError(l.file.Truncate(0), "oci.layer")
+}
+
+const fetchBuffer = 256 << 10
+
+// read appends what comes, at most what the layer may have.
+func (l *arriving) read(r io.Reader) error {
+	buf := make([]byte, fetchBuffer)
+	for {
+		n, err := r.Read(buf)
+		if l.have+int64(n) > l.want.Size {
+			return errs.New(errs.Invalid, "layer %s has more than the %d bytes that its manifest says", l.want.Digest, l.want.Size).WithCode(CodeDigest)
+		}
+		if _, err := l.file.Write(buf[:n]); err != nil {
+			return image.DiskError(err, "oci.layer")
+		}
+		l.sum.Write(buf[:n])
+		l.have += int64(n)
+		l.progress.BytesDone.Add(int64(n))
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }

@@ -1,0 +1,764 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/compression"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/image"
+	"github.com/lehr-dev/lehr/internal/lehr"
+)
+
+// station is a registry in this process. Requests go to before first, which
+// returns true when it has answered; its own pushes pass by.
+type station struct {
+	t      *testing.T
+	server *httptest.Server
+	host   string
+	images http.Handler
+
+	mu     sync.Mutex
+	before func(w http.ResponseWriter, r *http.Request) bool
+	seen   []*http.Request
+}
+
+func newStation(t *testing.T) *station {
+	t.Helper()
+	s := &station{t: t, images: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+	s.server = httptest.NewServer(s)
+	t.Cleanup(s.server.Close)
+	s.host = strings.TrimPrefix(s.server.URL, "http://")
+	return s
+}
+
+func (s *station) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	before := s.before
+	s.seen = append(s.seen, r.Clone(context.Background()))
+	s.mu.Unlock()
+	if before == nil || !before(w, r) {
+		s.images.ServeHTTP(w, r)
+	}
+}
+
+// answer sets what is asked first, and forgets what was seen.
+func (s *station) answer(f func(w http.ResponseWriter, r *http.Request) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before, s.seen = f, nil
+}
+
+// requests returns those seen whose path has a part.
+func (s *station) requests(part string) (all []*http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.seen {
+		if strings.Contains(r.URL.Path, part) {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// pushIndex pushes an index under a name and returns the reference.
+func (s *station) pushIndex(path string, index v1.ImageIndex) lehr.ImageRef {
+	s.t.Helper()
+	ref, err := name.ParseReference(s.host + "/" + path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := remote.WriteIndex(ref, index); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.ref(path)
+}
+
+func (s *station) push(path string, img v1.Image) lehr.ImageRef {
+	s.t.Helper()
+	ref, err := name.ParseReference(s.host + "/" + path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := remote.Write(ref, img); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.ref(path)
+}
+
+func (s *station) ref(path string) lehr.ImageRef {
+	s.t.Helper()
+	r, err := lehr.ParseImageRef(s.host + "/" + path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r
+}
+
+// listed is a registries file that names hosts of this machine.
+func listed(hosts ...string) Registries {
+	r := Registries{Hosts: map[string]Registry{}}
+	for _, h := range hosts {
+		r.Hosts[h] = Registry{PlainHTTP: true, Private: true}
+	}
+	return r
+}
+
+// client returns one that waits for nothing long.
+func client(r Registries) *Client {
+	return NewClient(ClientOptions{Registries: func() Registries { return r }, Answer: time.Minute, Pause: time.Millisecond})
+}
+
+func (s *station) client() *Client { return client(listed(s.host)) }
+
+func linux(arch string) *v1.Platform { return &v1.Platform{OS: "linux", Architecture: arch} }
+
+func digestOf(t *testing.T, img interface{ Digest() (v1.Hash, error) }) lehr.Digest {
+	t.Helper()
+	h, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lehr.Digest(h.String())
+}
+
+func wantError(t *testing.T, what string, err error, kind errs.Kind, code, part string) {
+	t.Helper()
+	if !errs.IsKind(err, kind) || errs.CodeOf(err) != code || !strings.Contains(err.Error(), part) {
+		t.Errorf("%s = %v (%s, %s), want %s, %s with %q", what, err, errs.KindOf(err), errs.CodeOf(err), kind, code, part)
+	}
+}
+
+// wantEmpty checks that a failed pull left no image and no file.
+func wantEmpty(t *testing.T, dir string, s *image.Store) {
+	t.Helper()
+	if all, err := s.List(); err != nil || len(all) > 0 {
+		t.Errorf("List() = %v, %v, want no image", all, err)
+	}
+	left, err := os.ReadDir(filepath.Join(dir, "tmp"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("temporary files left: %v, %v", left, err)
+	}
+}
+
+func openStoreIn(t *testing.T) (string, *image.Store) {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := image.OpenStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return dir, s
+}
+
+func TestResolveAndPull(t *testing.T) {
+	t.Parallel()
+	s := newStation(t)
+	here := testImage(t, "here", runtime.GOARCH)
+	index := mutate.AppendManifests(
+		empty.Index, platformOf(testImage(t, "there", "s390x"), linux("s390x"), ""), platformOf(here, linux(runtime.GOARCH), ""),
+	)
+	tagged := s.pushIndex("team/base:slim", index)
+	byIndex := tagged.Pinned(digestOf(t, index))
+	byImage := lehr.ImageRef{Registry: tagged.Registry, Repository: tagged.Repository, Digest: digestOf(t, here)}
+	c := s.client()
+	for _, ref := range []lehr.ImageRef{tagged, byIndex, byImage} {
+		r, err := c.Resolve(t.Context(), ref, Login{})
+		if err != nil || r.Ref != ref.Pinned(digestOf(t, here)) {
+			t.Fatalf("Resolve(%s) = %s, %v, want the digest of the image for this machine", ref, r.Ref, err)
+		}
+		want := wantConfig
+		want.Debian = false
+		if diff := cmp.Diff(want, r.Config); diff != "" {
+			t.Errorf("configuration of %s (-want +got):\n%s", ref, diff)
+		}
+		store := openStore(t)
+		var p Progress
+		made, err := c.Pull(t.Context(), store, r.Ref, Login{}, &p)
+		if err != nil {
+			t.Fatalf("Pull(%s) = %v", r.Ref, err)
+		}
+		wantSays(t, store, made, "here")
+		if diff := cmp.Diff(wantConfig, made.Config); diff != "" {
+			t.Errorf("configuration (-want +got):\n%s", diff)
+		}
+		if made.Source != "oci "+r.Ref.String() {
+			t.Errorf("Source = %q, want %q", made.Source, "oci "+r.Ref.String())
+		}
+		if p.Layers.Load() != 2 || p.LayersDone.Load() != 2 || p.Bytes.Load() == 0 || p.Bytes.Load() != p.BytesDone.Load() {
+			t.Errorf("progress = %d of %d layers, %d of %d bytes", p.LayersDone.Load(), p.Layers.Load(), p.BytesDone.Load(), p.Bytes.Load())
+		}
+	}
+}
+
+func TestPullReadsEveryCompression(t *testing.T) {
+	t.Parallel()
+	s := newStation(t)
+	for _, kind := range []compression.Compression{compression.GZip, compression.ZStd, compression.None} {
+		raw, err := layer(t, map[string]string{"says": "packed"}).Uncompressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		media := map[compression.Compression]types.MediaType{
+			compression.GZip: types.DockerLayer, compression.ZStd: types.OCILayerZStd, compression.None: types.OCIUncompressedLayer,
+		}[kind]
+		packed, err := tarball.LayerFromOpener(
+			func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil },
+			tarball.WithCompression(kind), tarball.WithMediaType(media),
+		)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := mutate.AppendLayers(testImage(t, "before", runtime.GOARCH), packed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store := openStore(t)
+		made, err := s.client().Pull(t.Context(), store, s.push("packed:"+string(kind), img), Login{}, nil)
+		if err != nil {
+			t.Errorf("Pull(%s) = %v", kind, err)
+			continue
+		}
+		wantSays(t, store, made, "packed")
+	}
+}
+
+func TestResolveRefuses(t *testing.T) {
+	t.Parallel()
+	s := newStation(t)
+	here := testImage(t, "here", runtime.GOARCH)
+	good := s.push("good:x", here)
+	foreign := s.push("foreign:x", testImage(t, "x", "s390x"))
+	foreignIndex := s.pushIndex("foreign:i", mutate.AppendManifests(empty.Index, platformOf(testImage(t, "x", "s390x"), linux("s390x"), "")))
+	put := func(path, media, body string) lehr.ImageRef {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.server.URL+"/v2/"+strings.Replace(path, ":", "/manifests/", 1), strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", media)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil || res.StatusCode != http.StatusCreated {
+			t.Fatalf("PUT %s = %v, %v", path, res, err)
+		}
+		_ = res.Body.Close()
+		return s.ref(path)
+	}
+	config, err := here.ConfigName()
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest := func(layer string) string {
+		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":1,"digest":%q},"layers":[%s]}`,
+			types.OCIManifestSchema1, config, layer)
+	}
+	c := s.client()
+	for name, tt := range map[string]struct {
+		ref        lehr.ImageRef
+		kind       errs.Kind
+		code, part string
+	}{
+		"no repository":  {s.ref("none:x"), errs.NotFound, CodeNotFound, "has no image"},
+		"no tag":         {s.ref("good:y"), errs.NotFound, CodeNotFound, "has no image"},
+		"no digest":      {good.Pinned(lehr.DigestOf(nil)), errs.NotFound, CodeNotFound, "has no image"},
+		"other platform": {foreign, errs.Invalid, CodePlatform, "linux/s390x"},
+		"other index":    {foreignIndex, errs.Invalid, CodePlatform, "it has linux/s390x"},
+		"schema 1":       {put("old:x", string(types.DockerManifestSchema1Signed), `{"schemaVersion":1,"fsLayers":[]}`), errs.Unsupported, "manifest_schema1", "schema 1"},
+		"two in one":     {put("two:x", string(types.OCIManifestSchema1), `{"schemaVersion":2,"manifests":[],"layers":[]}`), errs.Invalid, "invalid", "neither"},
+		"no json":        {put("no:x", string(types.OCIManifestSchema1), `nothing`), errs.Invalid, "invalid", "cannot be read"},
+	} {
+		_, err := c.Resolve(t.Context(), tt.ref, Login{})
+		wantError(t, name+": Resolve()", err, tt.kind, tt.code, tt.part)
+	}
+	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/manifests/") {
+			return false
+		}
+		_, _ = w.Write(bytes.Repeat([]byte(" "), maxDocument+10))
+		return true
+	})
+	_, err = c.Resolve(t.Context(), good, Login{})
+	wantError(t, "Resolve(endless manifest)", err, errs.Invalid, "invalid", "more than")
+	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/manifests/") {
+			return false
+		}
+		_, _ = io.WriteString(w, manifest(""))
+		return true
+	})
+	_, err = c.Resolve(t.Context(), good.Pinned(digestOf(t, here)), Login{})
+	wantError(t, "Resolve(another manifest)", err, errs.Invalid, CodeDigest, "something else")
+	s.server.Close()
+	_, err = c.Resolve(t.Context(), good, Login{})
+	wantError(t, "Resolve(closed)", err, errs.Unavailable, CodeUnreachable, "cannot be reached")
+}
+
+func TestSizesAreCheckedBeforeLayersAreFetched(t *testing.T) {
+	t.Parallel()
+	s := newStation(t)
+	ref := s.push("base:x", testImage(t, "here", runtime.GOARCH))
+	s.answer(nil)
+	c := NewClient(ClientOptions{Registries: func() Registries { return listed(s.host) }, Limits: image.Limits{MaxBytes: 10}})
+	dir, store := openStoreIn(t)
+	_, err := c.Pull(t.Context(), store, ref, Login{}, nil)
+	wantError(t, "Pull(too large)", err, errs.Invalid, image.CodeTooLarge, "more than 10 bytes")
+	if got := len(s.requests("/blobs/")); got != 1 {
+		t.Errorf("%d blobs were asked for, want the configuration alone", got)
+	}
+	wantEmpty(t, dir, store)
+}
+
+// A layer that breaks off goes on from there, and one that the registry gets
+// wrong is refused with its digest.
+func TestPullOfBrokenLayers(t *testing.T) {
+	t.Parallel()
+	s := newStation(t)
+	big := strings.Repeat("0123456789abcdef", 1<<14)
+	img, err := mutate.AppendLayers(testImage(t, "here", runtime.GOARCH), layer(t, map[string]string{"big": big}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref := s.push("base:x", img)
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash, err := layers[2].Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := layers[2].Compressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := io.ReadAll(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	isLayer := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, hash.String()) }
+	cut := func(w http.ResponseWriter, b []byte, length int) {
+		w.Header().Set("Content-Length", fmt.Sprint(length))
+		_, _ = w.Write(b)
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	var asked atomic.Int32
+	half := len(content) / 2
+	for name, tt := range map[string]struct {
+		answer     func(w http.ResponseWriter, r *http.Request)
+		kind       errs.Kind // empty: it works
+		code, part string
+	}{
+		"breaks off once": {answer: func(w http.ResponseWriter, r *http.Request) {
+			if asked.Add(1) == 1 {
+				cut(w, content[:half], len(content))
+			}
+			if got, want := r.Header.Get("Range"), fmt.Sprintf("bytes=%d-", half); got != want {
+				t.Errorf("Range = %q, want %q", got, want)
+			}
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write(content[half:])
+		}},
+		"knows no ranges": {answer: func(w http.ResponseWriter, _ *http.Request) {
+			if asked.Add(1) == 1 {
+				cut(w, content[:half], len(content))
+			}
+			_, _ = w.Write(content)
+		}},
+		"too busy at first": {answer: func(w http.ResponseWriter, _ *http.Request) {
+			switch asked.Add(1) {
+			case 1:
+				w.WriteHeader(http.StatusTooManyRequests)
+			case 2:
+				w.WriteHeader(http.StatusInternalServerError)
+			default:
+				_, _ = w.Write(content)
+			}
+		}},
+		"always broken": {answer: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, kind: errs.Unavailable, code: CodeUnreachable, part: "cannot be reached"},
+		"short":         {answer: func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(content[:10]) }, kind: errs.Unavailable, code: CodeUnreachable, part: "broke off"},
+		"wrong": {answer: func(w http.ResponseWriter, _ *http.Request) {
+			b := bytes.Clone(content)
+			b[half] ^= 1
+			_, _ = w.Write(b)
+		}, kind: errs.Invalid, code: CodeDigest, part: "with the digest"},
+		"long":    {answer: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(append(bytes.Clone(content), 0)) }, kind: errs.Invalid, code: CodeDigest, part: "more than the"},
+		"missing": {answer: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }, kind: errs.NotFound, code: CodeNotFound},
+	} {
+		asked.Store(0)
+		s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+			if isLayer(r) {
+				tt.answer(w, r)
+			}
+			return isLayer(r)
+		})
+		dir, store := openStoreIn(t)
+		made, err := s.client().Pull(t.Context(), store, ref, Login{}, nil)
+		if tt.kind != "" {
+			if !errs.IsKind(err, tt.kind) || tt.code != "" && errs.CodeOf(err) != tt.code || !strings.Contains(fmt.Sprint(err), tt.part) {
+				t.Errorf("%s: Pull() = %v, want %s, %s with %q", name, err, tt.kind, tt.code, tt.part)
+			}
+			wantEmpty(t, dir, store)
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: Pull() = %v", name, err)
+			continue
+		}
+		if got, err := store.ReadFile(t.Context(), made.Digest, "big", 1<<20); err != nil || string(got) != big {
+			t.Errorf("%s: the file has %d bytes, %v, want %d", name, len(got), err, len(big))
+		}
+	}
+}
+
+// gate is the login of a registry: basic, or by a token of the realm.
+func gate(user, password, realm string) func(w http.ResponseWriter, r *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		u, p, ok := r.BasicAuth()
+		right := ok && u == user && p == password
+		switch {
+		case r.URL.Path == "/token":
+			if !right {
+				w.WriteHeader(http.StatusUnauthorized)
+				return true
+			}
+			_ = json.NewEncoder(w).Encode(map[string]string{"token": "a-token"})
+			return true
+		case realm == "" && right, realm != "" && r.Header.Get("Authorization") == "Bearer a-token":
+			return false
+		case realm == "":
+			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+		default:
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q,service="x"`, realm))
+		}
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, `{"errors":[{"code":"UNAUTHORIZED","message":"not with `+p+`"}]}`)
+		return true
+	}
+}
+
+func TestLogin(t *testing.T) {
+	t.Parallel()
+	s := newStation(t)
+	ref := s.push("private/base:x", testImage(t, "here", runtime.GOARCH))
+	for name, realm := range map[string]string{"basic": "", "bearer": s.server.URL + "/token"} {
+		s.answer(gate("me", "pass-canary", realm))
+		for who, tt := range map[string]struct {
+			login Login
+			works bool
+		}{
+			"nobody":        {Login{}, false},
+			"another":       {Login{Username: "me", Password: "guess-canary"}, false},
+			"the right one": {Login{Username: "me", Password: "pass-canary"}, true},
+			"token":         {Login{Token: "a-token"}, realm != ""},
+		} {
+			store := openStore(t)
+			_, err := s.client().Resolve(t.Context(), ref, tt.login)
+			if tt.works {
+				if err == nil {
+					_, err = s.client().Pull(t.Context(), store, ref, tt.login, nil)
+				}
+				if err != nil {
+					t.Errorf("%s, %s: Resolve() and Pull() = %v", name, who, err)
+				}
+				continue
+			}
+			wantError(t, name+", "+who+": Resolve()", err, errs.PermissionDenied, CodeDenied, "does not give")
+			if strings.Contains(fmt.Sprintf("%+v %v", err, err), "canary") {
+				t.Errorf("%s, %s: the error repeats the password: %v", name, who, err)
+			}
+		}
+		// The host's own login, which one of the caller's goes before.
+		known := listed(s.host)
+		known.Login = func(host string) (Login, error) {
+			if host != s.host {
+				t.Errorf("the login of %s was asked for", host)
+			}
+			return Login{Username: "me", Password: "pass-canary"}, nil
+		}
+		if _, err := client(known).Resolve(t.Context(), ref, Login{}); err != nil {
+			t.Errorf("%s: Resolve(own login) = %v", name, err)
+		}
+		_, err := client(known).Resolve(t.Context(), ref, Login{Username: "other", Password: "x"})
+		wantError(t, name+": Resolve(caller's login)", err, errs.PermissionDenied, CodeDenied, "this login")
+	}
+}
+
+// A login reaches no host but the registry: not where it redirects, not a token
+// server of another owner.
+func TestLoginStaysAtTheRegistry(t *testing.T) {
+	t.Parallel()
+	other := newStation(t)
+	s := newStation(t)
+	ref := s.push("base:x", testImage(t, "here", runtime.GOARCH))
+	login := Login{Username: "me", Password: "pass-canary"}
+	var known *Client
+	leaked := func() bool {
+		for _, r := range other.requests("") {
+			if r.Header.Get("Authorization") != "" {
+				return true
+			}
+		}
+		return false
+	}
+	elsewhere := "localhost:" + port(t, other.host)
+	known = client(listed(s.host, other.host, elsewhere))
+	for _, host := range []string{elsewhere, other.host} {
+		s.answer(gate("me", "pass-canary", "http://"+host+"/token"))
+		other.answer(gate("me", "pass-canary", ""))
+		_, err := known.Resolve(t.Context(), ref, login)
+		wantError(t, "Resolve(token server elsewhere)", err, errs.PermissionDenied, CodeForbidden, "")
+	}
+	if len(other.requests("")) > 0 {
+		t.Error("the token server of somebody else was asked")
+	}
+	basic := gate("me", "pass-canary", "")
+	redirect := func(part string) func(w http.ResponseWriter, r *http.Request) bool {
+		return func(w http.ResponseWriter, r *http.Request) bool {
+			if basic(w, r) {
+				return true
+			}
+			if strings.Contains(r.URL.Path, part) {
+				http.Redirect(w, r, other.server.URL+r.URL.Path, http.StatusTemporaryRedirect)
+				return true
+			}
+			return false
+		}
+	}
+	for _, part := range []string{"/blobs/", "/manifests/"} {
+		s.answer(redirect(part))
+		other.answer(func(w http.ResponseWriter, r *http.Request) bool { s.images.ServeHTTP(w, r); return true })
+		store := openStore(t)
+		if made, err := known.Pull(t.Context(), store, ref, login, nil); err != nil {
+			t.Errorf("Pull(%s redirected) = %v", part, err)
+		} else {
+			wantSays(t, store, made, "here")
+		}
+		if len(other.requests(part)) == 0 {
+			t.Errorf("nothing was redirected for %s", part)
+		}
+		if leaked() {
+			t.Errorf("%s: the login went where the registry redirects to", part)
+		}
+	}
+}
+
+// What a caller or a registry names leads to no address inside.
+func TestPrivateAddressesAreRefused(t *testing.T) {
+	t.Parallel()
+	inner, s := newStation(t), newStation(t)
+	ref := s.push("base:x", testImage(t, "here", runtime.GOARCH))
+	nobody := client(Registries{})
+	for _, host := range []string{
+		s.host, "localhost:" + port(t, s.host), "127.1.2.3:5000", "10.0.0.1", "192.168.1.1:5000", "172.16.0.1", "169.254.169.254", "100.64.0.1",
+		"[::1]:5000", "[fe80::1]", "[fd00:ec2::254]", "0.0.0.0:80", "[::ffff:127.0.0.1]:5000", "[64:ff9b::7f00:1]", "168.63.129.16",
+	} {
+		_, err := nobody.Resolve(t.Context(), lehr.ImageRef{Registry: host, Repository: "x", Tag: "y"}, Login{})
+		wantError(t, "Resolve("+host+")", err, errs.PermissionDenied, CodeForbidden, "has a private address")
+	}
+	if all := s.requests("/v2/"); len(all) > 3 { // ours: the push
+		for _, r := range all {
+			if strings.Contains(r.URL.Path, "/x/") {
+				t.Errorf("%s was asked for", r.URL)
+			}
+		}
+	}
+	// Listed, but neither private nor without encryption.
+	_, err := client(Registries{Hosts: map[string]Registry{s.host: {}}}).Resolve(t.Context(), ref, Login{})
+	wantError(t, "Resolve(listed, not private)", err, errs.PermissionDenied, CodeForbidden, "has a private address")
+	_, err = client(Registries{Hosts: map[string]Registry{s.host: {Private: true}}}).Resolve(t.Context(), ref, Login{})
+	wantError(t, "Resolve(no plain_http)", err, errs.Unavailable, CodeUnreachable, "cannot be reached")
+	_, err = client(Registries{OnlyListed: true}).Resolve(t.Context(), s.ref("base:x"), Login{})
+	wantError(t, "Resolve(only listed)", err, errs.PermissionDenied, CodeForbidden, "not one of those")
+	// The registry is listed; where it leads is not.
+	inner.answer(nil)
+	for _, target := range []string{inner.server.URL, "https://" + inner.host, "http://169.254.169.254", "https://10.1.2.3"} {
+		s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+			if strings.Contains(r.URL.Path, "/manifests/") {
+				http.Redirect(w, r, target+"/latest/meta-data", http.StatusFound)
+				return true
+			}
+			return false
+		})
+		_, err := s.client().Resolve(t.Context(), ref, Login{})
+		wantError(t, "Resolve(redirect to "+target+")", err, errs.PermissionDenied, CodeForbidden, "")
+		s.answer(func(w http.ResponseWriter, _ *http.Request) bool {
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q,service="x"`, target+"/token"))
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		})
+		if _, err := s.client().Resolve(t.Context(), ref, Login{}); err == nil {
+			t.Errorf("Resolve(token from %s) = nil, want an error", target)
+		}
+	}
+	if len(inner.requests("")) > 0 {
+		t.Errorf("a host inside was asked: %v", inner.requests(""))
+	}
+}
+
+func port(t *testing.T, host string) string {
+	t.Helper()
+	_, p, err := net.SplitHostPort(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestSilentRegistry(t *testing.T) {
+	t.Parallel()
+	done := make(chan struct{})
+	s := newStation(t)
+	s.answer(func(http.ResponseWriter, *http.Request) bool { <-done; return true })
+	t.Cleanup(func() { close(done) })
+	c := NewClient(ClientOptions{Registries: func() Registries { return listed(s.host) }, Answer: 20 * time.Millisecond, Pause: time.Millisecond})
+	_, err := c.Resolve(t.Context(), s.ref("base:x"), Login{})
+	wantError(t, "Resolve(silent)", err, errs.Unavailable, CodeUnreachable, "in time")
+	if got := len(s.requests("/v2/")); got != defaultTries {
+		t.Errorf("the registry was asked %d times, want %d", got, defaultTries)
+	}
+}
+
+// A busy registry is asked again, a broken one not for ever.
+func TestResolveTriesAgain(t *testing.T) {
+	t.Parallel()
+	s := newStation(t)
+	ref := s.push("base:x", testImage(t, "here", runtime.GOARCH))
+	var asked atomic.Int32
+	busy := func(times int32, status int) func(w http.ResponseWriter, r *http.Request) bool {
+		asked.Store(0)
+		return func(w http.ResponseWriter, r *http.Request) bool {
+			if strings.Contains(r.URL.Path, "/manifests/") && asked.Add(1) <= times {
+				w.WriteHeader(status)
+				return true
+			}
+			return false
+		}
+	}
+	s.answer(busy(1, http.StatusTooManyRequests))
+	if _, err := s.client().Resolve(t.Context(), ref, Login{}); err != nil {
+		t.Errorf("Resolve(busy once) = %v", err)
+	}
+	s.answer(busy(99, http.StatusBadGateway))
+	_, err := s.client().Resolve(t.Context(), ref, Login{})
+	wantError(t, "Resolve(broken)", err, errs.Unavailable, CodeUnreachable, "502 Bad Gateway")
+	if asked.Load() != defaultTries {
+		t.Errorf("asked %d times, want %d", asked.Load(), defaultTries)
+	}
+}
+
+func TestCancelledPullLeavesNothing(t *testing.T) {
+	t.Parallel()
+	s := newStation(t)
+	ref := s.push("base:x", testImage(t, "here", runtime.GOARCH))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("stop")
+	var blobs atomic.Int32
+	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/blobs/") && blobs.Add(1) == 2 { // the configuration was the first
+			cancel(stop)
+			<-r.Context().Done()
+			return true
+		}
+		return false
+	})
+	dir, store := openStoreIn(t)
+	if _, err := s.client().Pull(ctx, store, ref, Login{}, nil); !errors.Is(err, stop) {
+		t.Errorf("Pull(cancelled) = %v, want the cause", err)
+	}
+	wantEmpty(t, dir, store)
+}
+
+func TestMirror(t *testing.T) {
+	t.Parallel()
+	origin, mirror := newStation(t), newStation(t)
+	ref := origin.push("base:x", testImage(t, "here", runtime.GOARCH))
+	mirror.push("base:x", testImage(t, "here", runtime.GOARCH))
+	only := origin.push("base:only", testImage(t, "only", runtime.GOARCH))
+	known := listed(origin.host, mirror.host)
+	h := known.Hosts[origin.host]
+	h.Mirror = mirror.host
+	known.Hosts[origin.host] = h
+	origin.answer(nil)
+	r, err := client(known).Resolve(t.Context(), ref, Login{})
+	if err != nil || r.Ref.Registry != origin.host || len(origin.requests("")) > 0 {
+		t.Errorf("Resolve() = %s, %v and asked the origin %d times, want its name from the mirror", r.Ref, err, len(origin.requests("")))
+	}
+	if _, err := client(known).Resolve(t.Context(), only, Login{}); err != nil {
+		t.Errorf("Resolve(not at the mirror) = %v", err)
+	}
+	mirror.answer(nil)
+	if _, err := client(known).Resolve(t.Context(), ref, Login{Username: "me", Password: "x"}); err != nil || len(mirror.requests("")) > 0 {
+		t.Errorf("Resolve(login) = %v, and the mirror was asked %d times, want none", err, len(mirror.requests("")))
+	}
+	mirror.server.Close()
+	if _, err := client(known).Resolve(t.Context(), ref, Login{}); err != nil {
+		t.Errorf("Resolve(mirror is down) = %v", err)
+	}
+}
+
+func TestSameOwner(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		a, b string
+		want bool
+	}{
+		{"index.docker.io", "auth.docker.io", true},
+		{"registry.gitlab.com", "gitlab.com", true},
+		{"registry.gitlab.com:5050", "gitlab.com", true},
+		{"ghcr.io", "ghcr.io", true},
+		{"a.co.uk", "b.co.uk", false},
+		{"me.github.io", "you.github.io", false},
+		{"docker.io", "docker.io.evil.example", false},
+		{"127.0.0.1:1", "127.0.0.1:2", false},
+		{"localhost:1", "localhost:2", false},
+		{"[::1]:1", "[::1]:2", false},
+	} {
+		if got := sameOwner(tt.a, tt.b); got != tt.want {
+			t.Errorf("sameOwner(%s, %s) = %v, want %v", tt.a, tt.b, got, tt.want)
+		}
+	}
+}
+
+func TestProxyAddressesAreThisMachinesOwn(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"http://proxy": "proxy:80", "https://proxy": "proxy:443", "http://proxy:3128": "proxy:3128", "socks5://[::1]": "[::1]:1080",
+	} {
+		u, err := url.Parse(in)
+		if err != nil || withPort(u) != want {
+			t.Errorf("withPort(%s) = %s, %v, want %s", in, withPort(u), err, want)
+		}
+	}
+}
