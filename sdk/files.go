@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"sync"
 
 	"connectrpc.com/connect"
 
@@ -45,27 +46,38 @@ func (f *Files) Write(ctx context.Context, path string, r io.Reader) error {
 	src := &source{reader: r}
 	resp, err := f.call(ctx, http.MethodPost, path, src)
 	if err != nil {
-		if src.err != nil {
-			return src.err // the reader's own, before what it led to
+		if own := src.failure(); own != nil {
+			return own // before what it led to
 		}
 		return err
 	}
 	return resp.Body.Close()
 }
 
-// source keeps a reader's error: the transport hides it.
+// source keeps a reader's error: the transport hides it. A Read may still be on
+// its way when the call has ended.
 type source struct {
 	reader io.Reader
-	err    error // read once the call has ended
+
+	mu  sync.Mutex
+	err error
 }
 
 // Read implements io.Reader.
 func (s *source) Read(b []byte) (int, error) {
 	n, err := s.reader.Read(b)
 	if err != nil && err != io.EOF {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.err = err
 	}
 	return n, err
+}
+
+func (s *source) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
 func (f *Files) call(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {

@@ -83,7 +83,7 @@ func (p *Processes) Start(ctx context.Context, c Command) (*Process, error) {
 		cancel(nil)
 		return nil, err
 	}
-	return follow(ctx, p.rpc, stream, (*process.StartResponse).GetEvent, cancel, c.Terminal != nil)
+	return follow(&Process{rpc: p.rpc, ctx: ctx, cancel: cancel, terminal: c.Terminal != nil}, stream, (*process.StartResponse).GetEvent)
 }
 
 func startRequest(c Command) *process.StartRequest {
@@ -119,7 +119,7 @@ func (p *Processes) Attach(ctx context.Context, pid uint32, terminal bool) (*Pro
 		cancel(nil)
 		return nil, err
 	}
-	return follow(ctx, p.rpc, stream, (*process.ConnectResponse).GetEvent, cancel, terminal)
+	return follow(&Process{rpc: p.rpc, ctx: ctx, cancel: cancel, terminal: terminal}, stream, (*process.ConnectResponse).GetEvent)
 }
 
 // List returns the processes that were started through the guest daemon and
@@ -186,11 +186,9 @@ type Process struct {
 	lost bool // the watchdog ended the call
 }
 
-// follow waits for the start event of a stream.
-func follow[M any](ctx context.Context, rpc processconnect.ProcessClient, s *connect.ServerStreamForClient[M],
-	event func(*M) *process.ProcessEvent, cancel context.CancelCauseFunc, terminal bool,
-) (*Process, error) {
-	p := &Process{rpc: rpc, ctx: ctx, cancel: cancel, trailer: s.ResponseTrailer, close: s.Close, terminal: terminal}
+// follow waits for the start event of a stream and makes p its reader.
+func follow[M any](p *Process, s *connect.ServerStreamForClient[M], event func(*M) *process.ProcessEvent) (*Process, error) {
+	p.trailer, p.close = s.ResponseTrailer, s.Close
 	p.receive = func() (*process.ProcessEvent, error) {
 		if s.Receive() {
 			return event(s.Msg()), nil

@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -271,6 +273,45 @@ func (c *cutting) Write(b []byte) (int, error) {
 func (c *cutting) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 func (c *cutting) Flush()                      { _ = http.NewResponseController(c.ResponseWriter).Flush() }
 
+// A server that dies in the middle of a build and comes back at the same
+// address is taken up again; no line is lost or doubled.
+func TestBuildOutlivesItsServer(t *testing.T) {
+	t.Parallel()
+	back := make(chan struct{})
+	w := newWorld(t, func(ctx context.Context, _ agent.Exec, out agent.Output) (agent.Exit, error) {
+		if err := out("stdout", []byte("before\n")); err != nil {
+			return agent.Exit{}, err
+		}
+		select {
+		case <-back:
+		case <-ctx.Done():
+			return agent.Exit{}, context.Cause(ctx)
+		}
+		return agent.Exit{}, out("stdout", []byte("after\n"))
+	})
+	c := w.command("build", "-t", "web", "-f", recipeFile(t, "RUN x"), "--skip-pre-post")
+	wait := c.follow(t, t.Context())
+	c.stderr.await(t.Context(), " before\n")
+	address, handler := w.server.Listener.Addr().String(), w.server.Config.Handler
+	w.server.CloseClientConnections()
+	w.server.Close()
+	c.stderr.await(t.Context(), "trying again")
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := &httptest.Server{Listener: listener, Config: &http.Server{Handler: handler}} //nolint:gosec // a test
+	again.Start()
+	t.Cleanup(again.Close)
+	close(back)
+	r := wait().ends(ExitOK, "built web:default")
+	for _, line := range []string{" before\n", " after\n"} {
+		if n := strings.Count(r.stderr, line); n != 1 {
+			t.Errorf("line %q appears %d times, want once\n%s", line, n, r.stderr)
+		}
+	}
+}
+
 // A stream that ends early without an error is no end of the build.
 func TestBuildOutlivesStreamsThatEndEarly(t *testing.T) {
 	t.Parallel()
@@ -312,5 +353,5 @@ func TestLogs(t *testing.T) {
 	if all := w.run("builds", "logs", b.ID, "--after", "9999", "-o", "json").ends(ExitOK); all.stdout != "[]\n" {
 		t.Errorf("log after its end = %q, want []", all.stdout)
 	}
-	w.run("builds", "logs", "odd").ends(ExitRefused, "[id_invalid]", "try: ")
+	w.run("builds", "logs", "odd").ends(ExitRefused, "[build_not_found]", "try: ")
 }

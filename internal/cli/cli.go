@@ -54,6 +54,7 @@ func Main(ctx context.Context, env Env) int {
 	if a.terminal {
 		a.size = sizeOf(env.Stderr)
 	}
+	a.stdout = env.Stdout
 	a.env.Stdout, a.env.Stderr = pipe{env.Stdout}, pipe{env.Stderr}
 	ctx, cancel := context.WithCancel(ctx)
 	var listening sync.WaitGroup
@@ -79,6 +80,7 @@ func Main(ctx context.Context, env Env) int {
 
 // app is shared by the commands of one run.
 type app struct {
+	manners
 	env      Env
 	output   string                     // "table" or "json"
 	terminal bool                       // a person watches stderr
@@ -252,16 +254,18 @@ Exit codes: 0 done, 1 your build failed or the request was refused, 2 wrong comm
 		}
 		return nil
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.CompletionOptions.HiddenDefaultCmd = true
+	a.manners.flags(root.PersistentFlags())
+	root.SetFlagErrorFunc(flagError)
+	root.CompletionOptions.DisableDefaultCmd = true
 	root.Flags().Bool("version", false, "print the version") // without -v, which is for verbose
 	root.SetVersionTemplate("lehr {{.Version}}\n")
 	// A group runs only to show its help: it has no usage of its own.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
 	root.AddCommand(
 		a.upCommand(), a.agentCommand(), a.buildCommand(), a.buildsCommand(), a.templatesCommand(),
-		a.runCommand(), a.sandboxCommand(), a.keysCommand(), a.doctorCommand(), a.versionCommand(),
+		a.runCommand(), a.sandboxCommand(), a.keysCommand(), a.teamsCommand(), a.doctorCommand(), a.completionCommand(), a.versionCommand(),
 	)
+	a.complete(root)
 	return root
 }
 

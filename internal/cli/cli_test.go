@@ -177,7 +177,7 @@ func TestCodeOf(t *testing.T) {
 	}
 }
 
-func TestPages(t *testing.T) {
+func TestWalk(t *testing.T) {
 	t.Parallel()
 	all := make([]int, 450)
 	for i := range all {
@@ -197,27 +197,32 @@ func TestPages(t *testing.T) {
 		}
 		return all[from:to], next, nil
 	}
+	var got []int
+	see := func(list []int) error { got = append(got, list...); return nil }
 	for _, tt := range []struct {
 		most, want int
 		asked      []int32
 	}{
 		{0, 450, []int32{200, 200, 200}}, {1, 1, []int32{1}}, {200, 200, []int32{200}}, {201, 201, []int32{200, 1}}, {9999, 450, []int32{200, 200, 200}},
 	} {
-		asked = nil
-		got, err := pages(tt.most, server)
-		if err != nil || !slices.Equal(got, all[:tt.want]) || !slices.Equal(asked, tt.asked) {
-			t.Errorf("pages(%d) = %d elements, %v, asking %v; want %d, asking %v", tt.most, len(got), err, asked, tt.want, tt.asked)
+		asked, got = nil, nil
+		if err := walk(tt.most, server, see); err != nil || !slices.Equal(got, all[:tt.want]) || !slices.Equal(asked, tt.asked) {
+			t.Errorf("walk(%d) = %d elements, %v, asking %v; want %d, asking %v", tt.most, len(got), err, asked, tt.want, tt.asked)
 		}
 	}
-	if _, err := pages(-1, server); codeOf(err) != ExitUsage {
-		t.Errorf("pages(-1) = %v, want a usage error", err)
+	asked = nil
+	if err := walk(0, server, func([]int) error { return errEnough }); err != nil || len(asked) != 1 {
+		t.Errorf("walk that had enough = %v, asking %v, want nil and one page", err, asked)
+	}
+	if err := walk(-1, server, see); codeOf(err) != ExitUsage {
+		t.Errorf("walk(-1) = %v, want a usage error", err)
 	}
 	stuck := func(int32, string) ([]int, string, error) { return nil, "again", nil }
-	if _, err := pages(0, stuck); err == nil {
-		t.Error("pages of a list that does not go on = nil, want an error")
+	if err := walk(0, stuck, see); err == nil {
+		t.Error("walk through a list that does not go on = nil, want an error")
 	}
 	refused := errors.New("refused")
-	if _, err := pages(0, func(int32, string) ([]int, string, error) { return nil, "", refused }); !errors.Is(err, refused) {
-		t.Errorf("pages = %v, want the server's error", err)
+	if err := walk(0, func(int32, string) ([]int, string, error) { return nil, "", refused }, see); !errors.Is(err, refused) {
+		t.Errorf("walk = %v, want the server's error", err)
 	}
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -25,31 +24,13 @@ func (a *app) printOne(m proto.Message, rows [][2]string) error {
 		_, err = fmt.Fprintf(a.env.Stdout, "%s\n", b)
 		return err
 	}
-	w := tabwriter.NewWriter(a.env.Stdout, 0, 0, 2, ' ', 0)
-	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\n", r[0], cell(r[1]))
-	}
-	return w.Flush()
-}
-
-// printList prints messages as a bare JSON array, or as a table.
-func printList[M proto.Message](a *app, list []M, head string, row func(M) []string) error {
-	if a.json() {
-		b, err := jsonwire.MarshalList(list)
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(a.env.Stdout, "%s\n", b)
+	if a.quiet && len(rows) > 0 {
+		_, err := fmt.Fprintln(a.env.Stdout, cell(rows[0][1])) // the id
 		return err
 	}
 	w := tabwriter.NewWriter(a.env.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, strings.Join(strings.Fields(head), "\t"))
-	for _, m := range list {
-		cells := row(m)
-		for i := range cells {
-			cells[i] = cell(cells[i])
-		}
-		fmt.Fprintln(w, strings.Join(cells, "\t"))
+	for _, r := range rows {
+		fmt.Fprintf(w, "%s\t%s\n", r[0], cell(r[1]))
 	}
 	return w.Flush()
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,13 +20,13 @@ import (
 
 func (a *app) sandboxCommand() *cobra.Command {
 	return group("sandbox", "Create, list, use and kill sandboxes",
-		a.sandboxCreate(), a.sandboxList(), a.sandboxGet(), a.sandboxExec(), a.sandboxKill())
+		a.sandboxCreate(), a.sandboxList(), a.sandboxGet(), a.sandboxExec(), a.sandboxShell(), a.sandboxCopy(), a.sandboxTimeout(), a.sandboxKill())
 }
 
 // createFlags are the flags of everything that creates a sandbox.
 type createFlags struct {
 	cpus, memory, disk int32
-	env                []string
+	env, metadata      []string
 	ttl                time.Duration
 }
 
@@ -33,6 +35,7 @@ func (f *createFlags) register(fs *pflag.FlagSet) {
 	fs.Int32Var(&f.memory, "memory", 0, "memory in MiB (default: the template's)")
 	fs.Int32Var(&f.disk, "disk", 0, "disk in MiB (default: the template's)")
 	fs.StringArrayVarP(&f.env, "env", "e", nil, "environment as KEY=VALUE; may be repeated")
+	fs.StringArrayVar(&f.metadata, "metadata", nil, "a note to find it by, as KEY=VALUE; may be repeated")
 }
 
 func (f *createFlags) request(fs *pflag.FlagSet, template string) (*lehrv1.CreateSandboxRequest, error) {
@@ -40,7 +43,14 @@ func (f *createFlags) request(fs *pflag.FlagSet, template string) (*lehrv1.Creat
 	if err != nil {
 		return nil, err
 	}
-	req := &lehrv1.CreateSandboxRequest{Template: template, Env: env}
+	metadata, err := pairs("metadata", f.metadata)
+	if err != nil {
+		return nil, err
+	}
+	if f.ttl < 0 {
+		return nil, usage("--ttl %s: want 0 or more", f.ttl)
+	}
+	req := &lehrv1.CreateSandboxRequest{Template: template, Env: env, Metadata: metadata}
 	if fs.Changed("cpus") {
 		req.Vcpus = &f.cpus
 	}
@@ -73,7 +83,7 @@ func (a *app) sandboxCreate() *cobra.Command {
 	var f createFlags
 	cmd := &cobra.Command{
 		Use: "create TEMPLATE", Short: "Start a sandbox that stays until it is killed", Args: exactArgs("TEMPLATE"),
-		Example: "  lehr sandbox create web --ttl 1h\n  id=$(lehr sandbox create web -o json | jq -r .id)",
+		Example: "  lehr sandbox create web --ttl 1h\n  lehr sandbox create web --memory 1024 --metadata job=42 -e MODE=test\n  id=$(lehr sandbox create web -q)",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -85,7 +95,7 @@ func (a *app) sandboxCreate() *cobra.Command {
 			}
 			res, err := c.Sandboxes.Create(cmd.Context(), connect.NewRequest(req))
 			if err != nil {
-				return err
+				return a.meantTemplate(cmd.Context(), c, args[0], err)
 			}
 			return a.printSandbox(res.Msg)
 		},
@@ -96,7 +106,7 @@ func (a *app) sandboxCreate() *cobra.Command {
 }
 
 func (a *app) printSandbox(s *lehrv1.Sandbox) error {
-	return a.printOne(s, [][2]string{
+	rows := [][2]string{
 		{"id", s.GetId()},
 		{"template", s.GetTemplate()},
 		{"state", stateText(s)},
@@ -106,7 +116,23 @@ func (a *app) printSandbox(s *lehrv1.Sandbox) error {
 		{"created", stamp(s.GetCreatedAt())},
 		{"expires", stamp(s.GetExpiresAt())},
 		{"host", dash(s.GetHostId())},
-	})
+	}
+	if s.Url != nil {
+		rows = append(rows, [2]string{"url", s.GetUrl()})
+	}
+	if len(s.GetMetadata()) > 0 {
+		rows = append(rows, [2]string{"metadata", joinPairs(s.GetMetadata())})
+	}
+	return a.printOne(s, rows)
+}
+
+// joinPairs prints metadata or labels in one line.
+func joinPairs(m map[string]string) string {
+	list := make([]string, 0, len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		list = append(list, k+"="+m[k])
+	}
+	return strings.Join(list, " ")
 }
 
 func stateText(s *lehrv1.Sandbox) string {
@@ -119,45 +145,71 @@ func stateText(s *lehrv1.Sandbox) string {
 func (a *app) sandboxList() *cobra.Command {
 	var req lehrv1.ListSandboxesRequest
 	var limit int
+	var metadata []string
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List live sandboxes, newest first", Args: noArgs,
-		Example: "  lehr sandbox ls\n  lehr sandbox kill $(lehr sandbox ls -o json | jq -r '.[].id')",
+		Example: "  lehr sandbox ls\n  lehr sandbox ls --all --state failed\n  lehr sandbox ls --template web --metadata job=42\n  lehr sandbox kill $(lehr sandbox ls -q --limit 0)",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			list, err := pages(limit, func(limit int32, cursor string) ([]*lehrv1.Sandbox, string, error) {
-				req.Limit, req.Cursor = limit, cursor
-				res, err := c.Sandboxes.List(cmd.Context(), connect.NewRequest(&req))
-				if err != nil {
-					return nil, "", err
-				}
-				return res.Msg.GetSandboxes(), res.Msg.GetNextCursor(), nil
-			})
-			if err != nil {
+			if req.Metadata, err = pairs("metadata", metadata); err != nil {
 				return err
 			}
-			return printList(a, list, "ID TEMPLATE STATE CREATED EXPIRES", func(s *lehrv1.Sandbox) []string {
-				return []string{s.GetId(), s.GetTemplate(), stateText(s), stamp(s.GetCreatedAt()), stamp(s.GetExpiresAt())}
-			})
+			return printAll(a, limit, listing[*lehrv1.Sandbox]{
+				head: "ID TEMPLATE STATE CREATED EXPIRES", ids: one((*lehrv1.Sandbox).GetId),
+				row: func(s *lehrv1.Sandbox) []string {
+					return []string{s.GetId(), s.GetTemplate(), stateText(s), stamp(s.GetCreatedAt()), stamp(s.GetExpiresAt())}
+				},
+			}, sandboxPages(cmd.Context(), c, &req))
 		},
 	}
 	cmd.Flags().BoolVar(&req.All, "all", false, "list those that ended in the last 24 hours too")
-	cmd.Flags().IntVar(&limit, "limit", 50, "how many at most; 0 for all")
+	cmd.Flags().StringVar(&req.State, "state", "", "only those in this state: creating, running, pausing, paused, resuming, killed or failed")
+	cmd.Flags().StringVar(&req.Template, "template", "", "only those of this template, NAME or NAME:TAG")
+	cmd.Flags().StringArrayVar(&metadata, "metadata", nil, "only those with this KEY=VALUE; may be repeated")
+	limitFlag(cmd.Flags(), &limit)
 	return cmd
 }
 
 func (a *app) sandboxGet() *cobra.Command {
 	return &cobra.Command{
 		Use: "get SANDBOX", Short: "Show one sandbox", Args: exactArgs("SANDBOX"),
-		Example: "  lehr sandbox get sb…",
+		Long:    "Show one sandbox, by its id or the beginning of it. As JSON it includes the token that opens its guest daemon.",
+		Example: "  lehr sandbox get sb…\n  lehr sandbox get sb… -o json | jq -r .state",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			res, err := c.Sandboxes.Get(cmd.Context(), connect.NewRequest(&lehrv1.GetSandboxRequest{Id: args[0]}))
+			s, err := a.sandbox(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			return a.printSandbox(s)
+		},
+	}
+}
+
+func (a *app) sandboxTimeout() *cobra.Command {
+	return &cobra.Command{
+		Use: "timeout SANDBOX DURATION", Short: "Set how long a sandbox lives, from now on", Args: exactArgs("SANDBOX", "DURATION"),
+		Long:    "Set how long a sandbox lives, counted from now, in place of what was set before; 0 is for ever.",
+		Example: "  lehr sandbox timeout sb… 30m\n  lehr sandbox timeout sb… 0",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if d, err := time.ParseDuration(args[1]); err != nil || d < 0 {
+				return usage("%q is not a duration: write it like 90s, 10m or 1h30m; 0 is for ever", args[1])
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			id, err := a.sandboxID(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			res, err := c.Sandboxes.SetTimeout(cmd.Context(), connect.NewRequest(&lehrv1.SetSandboxTimeoutRequest{Id: id, Timeout: args[1]}))
 			if err != nil {
 				return err
 			}
@@ -167,20 +219,33 @@ func (a *app) sandboxGet() *cobra.Command {
 }
 
 func (a *app) sandboxKill() *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	cmd := &cobra.Command{
 		Use: "kill SANDBOX…", Short: "End sandboxes and everything of them", Args: atLeastOne("SANDBOX"),
-		Example: "  lehr sandbox kill sb…",
+		Long:    "End sandboxes and everything of them. On a terminal more than one is asked about first.",
+		Example: "  lehr sandbox kill sb…\n  lehr sandbox kill --yes $(lehr sandbox ls -q --template web)",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			return a.each(args, func(id string) error {
-				_, err := c.Sandboxes.Kill(cmd.Context(), connect.NewRequest(&lehrv1.KillSandboxRequest{Id: id}))
-				return err
+			if len(args) > 1 {
+				if err := a.confirm(cmd.Context(), yes, "End %d sandboxes and everything in them?", len(args)); err != nil {
+					return err
+				}
+			}
+			return a.each(args, func(text string) (string, error) {
+				id, err := a.sandboxID(cmd.Context(), c, text)
+				if err != nil {
+					return "", err
+				}
+				_, err = c.Sandboxes.Kill(cmd.Context(), connect.NewRequest(&lehrv1.KillSandboxRequest{Id: id}))
+				return id, err
 			}, "killed")
 		},
 	}
+	yesFlag(cmd.Flags(), &yes)
+	return cmd
 }
 
 // execFlags are the flags of everything that runs a command.
@@ -247,6 +312,9 @@ func (a *app) sandboxExec() *cobra.Command {
 				return a.lehrFailed(err)
 			}
 			req.Env = vars
+			if req.Id, err = a.sandboxID(cmd.Context(), c, args[0]); err != nil {
+				return a.lehrFailed(err)
+			}
 			return a.exec(cmd.Context(), c, req)
 		},
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"net/http"
 	"os"
 	"syscall"
 
@@ -22,11 +23,22 @@ func (a *app) client() (*sdk.Client, error) {
 			key = s.Key
 		}
 	}
-	c, err := sdk.New(sdk.Options{URL: url, Key: key})
+	c, err := sdk.New(sdk.Options{URL: url, Key: key, HTTP: a.httpClient()})
 	if err != nil {
 		return nil, usageError{err}
 	}
 	return c, nil
+}
+
+// httpClient is nil, the client's own, unless requests are to be named.
+func (a *app) httpClient() *http.Client {
+	if !a.verbose {
+		return nil
+	}
+	return &http.Client{
+		Transport:     wordy{out: a.env.Stderr, next: http.DefaultTransport},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 func (a *app) getenv(name string) string {
