@@ -200,3 +200,31 @@ func TestExcerptOfAHealthcheck(t *testing.T) {
 		t.Errorf("stderr = %q, want no excerpt for a healthcheck that is not the recipe's", r.stderr)
 	}
 }
+
+// A build that somebody else began is shown from its begin.
+func TestRejoinABuild(t *testing.T) {
+	t.Parallel()
+	goOn := make(chan struct{})
+	w := newWorld(t, func(ctx context.Context, _ agent.Exec, out agent.Output) (agent.Exit, error) {
+		if err := out("stdout", []byte("begun\n")); err != nil {
+			return agent.Exit{}, err
+		}
+		select {
+		case <-goOn:
+		case <-ctx.Done():
+		}
+		return agent.Exit{Code: 4}, nil
+	})
+	r := w.run("build", "-t", "web", "-f", recipeFile(t, "ENV A=b\nRUN x"), "--skip-pre-post", "--detach", "--progress", "quiet").ends(ExitOK)
+	id := strings.TrimSpace(r.stdout)
+	c := w.command("builds", "logs", id, "--progress", "tty")
+	c.tty(t, 80, 20)
+	wait := c.follow(t, t.Context())
+	c.stderr.await(t.Context(), "│ begun")
+	close(goOn)
+	wait().ends(ExitRefused).shows(c, "#1 ENV A=b", "exit code 4", "[step_failed]")
+	again := w.command("builds", "logs", id, "--progress", "tty")
+	again.tty(t, 80, 20)
+	again.run(t).ends(ExitRefused).shows(again, "#1 ENV A=b", "│ begun", "exit code 4", "[step_failed]")
+	w.run("builds", "logs", "bld-none", "--progress", "quiet").ends(ExitRefused, "[id_invalid]")
+}

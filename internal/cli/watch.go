@@ -49,6 +49,24 @@ func (w *watch) buildAndWatch(ctx context.Context, req *lehrv1.CreateBuildReques
 	return w.finish(ended)
 }
 
+// rejoin shows a build that somebody else began, to its end.
+func (w *watch) rejoin(ctx context.Context, req *lehrv1.BuildLogsRequest) error {
+	defer w.display.Close()
+	res, err := w.client.Builds.Get(ctx, connect.NewRequest(&lehrv1.GetBuildRequest{Id: req.GetId()}))
+	if err != nil {
+		return w.refused(err)
+	}
+	if !hasEnded(res.Msg) {
+		w.display.State(res.Msg)
+	}
+	req.Follow = true
+	ended, err := w.follow(ctx, req)
+	if err != nil {
+		return w.refused(err)
+	}
+	return w.finish(ended)
+}
+
 // follow shows a build's log until the build has ended. That the log ends says
 // nothing: a server that stops ends it too.
 func (w *watch) follow(ctx context.Context, req *lehrv1.BuildLogsRequest) (*lehrv1.Build, error) {

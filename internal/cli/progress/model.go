@@ -2,6 +2,7 @@ package progress
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
@@ -111,8 +112,9 @@ func (m *Model) Line(l *lehrv1.LogLine, now time.Time) {
 			return
 		}
 	}
-	if s == m.publish {
-		m.last = text
+	if l.GetStream() == "system" && (s.n > 0 || strings.HasPrefix(text, s.phase+" failed: ")) {
+		m.last = text // how it ended is told by its mark, and by the failure
+		return
 	}
 	s.say(text)
 }

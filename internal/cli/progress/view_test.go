@@ -100,6 +100,7 @@ func scenes() map[string]*scene {
 	bad := step(4, "recipe", "failed", 5200, "RUN make\n  install")
 	bad.Exit = &exit
 	failed := output(running()).after(9200 * time.Millisecond)
+	failed.line("recipe", 4, "system", "recipe step 4 failed: exit code 2")
 	failed.build.Error = &lehrv1.BuildError{Code: "step_failed", Step: proto.Int32(4)}
 	started := []*lehrv1.BuildStep{step(4, "recipe", "running", 0, "START exec python3 server.py")}
 	health := func() *scene {
