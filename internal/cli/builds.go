@@ -11,7 +11,6 @@ import (
 	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
 	"github.com/lehr-dev/lehr/api/jsonwire"
 	"github.com/lehr-dev/lehr/internal/cli/progress"
-	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/sdk"
 )
 
@@ -22,6 +21,7 @@ func (a *app) buildsCommand() *cobra.Command {
 func (a *app) buildsList() *cobra.Command {
 	var req lehrv1.ListBuildsRequest
 	var limit int
+	var metadata []string
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List builds, newest first", Args: noArgs,
 		Example: "  lehr builds ls --status running",
@@ -30,53 +30,22 @@ func (a *app) buildsList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := pages(limit, func(limit int32, cursor string) ([]*lehrv1.Build, string, error) {
-				req.Limit, req.Cursor = limit, cursor
-				res, err := c.Builds.List(cmd.Context(), connect.NewRequest(&req))
-				if err != nil {
-					return nil, "", err
-				}
-				return res.Msg.GetBuilds(), res.Msg.GetNextCursor(), nil
-			})
-			if err != nil {
+			if req.Metadata, err = pairs("metadata", metadata); err != nil {
 				return err
 			}
-			return printList(a, list, "ID TEMPLATE STATUS STEP CREATED", func(b *lehrv1.Build) []string {
-				return []string{b.GetId(), b.GetName() + ":" + b.GetTag(), b.GetStatus(), steps(b), stamp(b.GetCreatedAt())}
-			})
+			return printAll(a, limit, listing[*lehrv1.Build]{
+				head: "ID TEMPLATE STATUS STEP CREATED", ids: one((*lehrv1.Build).GetId),
+				row: func(b *lehrv1.Build) []string {
+					return []string{b.GetId(), b.GetName() + ":" + b.GetTag(), b.GetStatus(), steps(b), stamp(b.GetCreatedAt())}
+				},
+			}, buildPages(cmd.Context(), c, &req))
 		},
 	}
 	cmd.Flags().StringVar(&req.Name, "name", "", "only builds of this template")
 	cmd.Flags().StringVar(&req.Status, "status", "", "only builds in this state: pending, running, success, failed or cancelled")
-	cmd.Flags().IntVar(&limit, "limit", 50, "how many at most; 0 for all")
+	cmd.Flags().StringArrayVar(&metadata, "metadata", nil, "only builds with this KEY=VALUE; may be repeated")
+	limitFlag(cmd.Flags(), &limit)
 	return cmd
-}
-
-// pages walks through a paginated list until most items are there; 0 is all.
-func pages[M any](most int, page func(limit int32, cursor string) ([]M, string, error)) ([]M, error) {
-	const pageSize = 200
-	if most < 0 {
-		return nil, usage("--limit %d: want 0 or more", most)
-	}
-	var all []M
-	for cursor := ""; ; {
-		want := pageSize
-		if most > 0 {
-			want = min(pageSize, most-len(all))
-		}
-		list, next, err := page(int32(want), cursor)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, list...)
-		if next == "" || most > 0 && len(all) >= most {
-			return all, nil
-		}
-		if next == cursor {
-			return nil, errs.New(errs.Internal, "the server's list does not go on")
-		}
-		cursor = next
-	}
 }
 
 func steps(b *lehrv1.Build) string {
@@ -92,7 +61,11 @@ func (a *app) buildsGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			res, err := c.Builds.Get(cmd.Context(), connect.NewRequest(&lehrv1.GetBuildRequest{Id: args[0]}))
+			id, err := a.buildID(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			res, err := c.Builds.Get(cmd.Context(), connect.NewRequest(&lehrv1.GetBuildRequest{Id: id}))
 			if err != nil {
 				return err
 			}
@@ -143,7 +116,9 @@ func (a *app) buildsLogs() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			req.Id = args[0]
+			if req.Id, err = a.buildID(cmd.Context(), c, args[0]); err != nil {
+				return err
+			}
 			switch {
 			case mode != progress.Plain:
 				w := &watch{app: a, client: c, quiet: mode == progress.Quiet}
@@ -203,7 +178,11 @@ func (a *app) buildsCancel() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			res, err := c.Builds.Cancel(cmd.Context(), connect.NewRequest(&lehrv1.CancelBuildRequest{Id: args[0]}))
+			id, err := a.buildID(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			res, err := c.Builds.Cancel(cmd.Context(), connect.NewRequest(&lehrv1.CancelBuildRequest{Id: id}))
 			if err != nil {
 				return err
 			}
