@@ -2,14 +2,11 @@ package hostrpc
 
 import (
 	"context"
-	"net"
 
 	"connectrpc.com/connect"
 
 	hostv1 "github.com/lehr-dev/lehr/api/gen/host/v1"
 	"github.com/lehr-dev/lehr/internal/agent"
-	"github.com/lehr-dev/lehr/internal/errs"
-	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
 func registryOut(r agent.RegistryImage) *hostv1.RegistryImage {
@@ -47,11 +44,6 @@ func (c *Client) PullImage(ctx context.Context, r agent.RegistryImage) (agent.Im
 		return agent.Image{}, err
 	}
 	return imageIn(m), nil
-}
-
-// Dial connects to a port of a sandbox.
-func (c *Client) Dial(ctx context.Context, id lehr.SandboxID, port uint16) (net.Conn, error) {
-	return nil, errs.New(errs.Unsupported, "ports of sandboxes cannot be reached yet")
 }
 
 func (s *server) ResolveImage(ctx context.Context, req *connect.Request[hostv1.RegistryImage]) (*connect.Response[hostv1.ResolvedImage], error) {

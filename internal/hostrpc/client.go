@@ -23,6 +23,7 @@ import (
 type Client struct {
 	transport *http.Transport
 	rpc       hostv1connect.HostAgentServiceClient
+	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 var _ agent.Agent = (*Client)(nil)
@@ -40,14 +41,14 @@ func DialUnix(path string) *Client {
 func newClient(url string, dial func(ctx context.Context, network, addr string) (net.Conn, error)) *Client {
 	t := &http.Transport{
 		DialContext: dial, MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression: true, Protocols: http2Only(),
+		DisableCompression: true, Protocols: protocols(false),
 	}
 	rpc := hostv1connect.NewHostAgentServiceClient(&http.Client{Transport: t}, url,
 		connect.WithInterceptors(speak{}), connect.WithReadMaxBytes(maxMessage))
-	return &Client{transport: t, rpc: rpc}
+	return &Client{transport: t, rpc: rpc, dial: dial}
 }
 
-// Close gives idle connections up; calls under way go on.
+// Close gives idle connections up; calls under way and tunnels go on.
 func (c *Client) Close() error {
 	c.transport.CloseIdleConnections()
 	return nil

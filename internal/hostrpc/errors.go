@@ -29,12 +29,9 @@ var wireCodes = map[errs.Kind]connect.Code{
 	errs.Internal:         connect.CodeInternal,
 }
 
-// toWire packs err for the other side. What comes from a sandbox may hold any
-// bytes; strings on the wire are UTF-8.
-func toWire(err error) error {
-	if err == nil {
-		return nil
-	}
+// pack gathers what the other side may know of err. What comes from a sandbox
+// may hold any bytes; strings on the wire are UTF-8.
+func pack(err error) *hostv1.Error {
 	d := &hostv1.Error{Kind: string(errs.KindOf(err)), Code: errs.CodeOf(err), Message: err.Error()}
 	var e *errs.Error
 	if errors.As(err, &e) {
@@ -43,6 +40,25 @@ func toWire(err error) error {
 	for _, s := range []*string{&d.Code, &d.Field, &d.Message, &d.Remedy} {
 		*s = strings.ToValidUTF8(*s, "\uFFFD")
 	}
+	return d
+}
+
+// unpack is the error that pack was given, without its causes.
+func unpack(m *hostv1.Error, op string) error {
+	e := errs.New(errs.Kind(m.GetKind()), "%s", m.GetMessage()).WithField(m.GetField()).WithOp(op)
+	e.Remedy = m.GetRemedy()
+	if m.GetCode() != m.GetKind() { // the kind stands for a missing code
+		e.Code = m.GetCode()
+	}
+	return e
+}
+
+// toWire packs err for the other side.
+func toWire(err error) error {
+	if err == nil {
+		return nil
+	}
+	d := pack(err)
 	code, known := wireCodes[errs.Kind(d.GetKind())]
 	if !known {
 		code = connect.CodeInternal
@@ -78,12 +94,7 @@ func fromWire(ctx context.Context, op string, err error) error {
 		if verr != nil || !ours {
 			continue
 		}
-		e := errs.New(errs.Kind(m.GetKind()), "%s", m.GetMessage()).WithField(m.GetField()).WithOp(op)
-		e.Remedy = m.GetRemedy()
-		if m.GetCode() != m.GetKind() { // the kind stands for a missing code
-			e.Code = m.GetCode()
-		}
-		return e
+		return unpack(m, op)
 	}
 	if ce.Code() == connect.CodeResourceExhausted {
 		return errs.Wrap(err, errs.Internal, op, "a message to or from the host's agent is too large")

@@ -33,21 +33,33 @@ func Handler(a agent.Agent, log *slog.Logger) http.Handler {
 const maxStreams = 1 << 16
 
 // NewServer returns an HTTP server that serves a on any listener; the caller
-// runs and ends it.
+// runs and ends it. Shutdown cuts what Dial has made and waits for other calls.
 func NewServer(a agent.Agent, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler: Handler(a, log), Protocols: http2Only(), ReadHeaderTimeout: headerLimit,
+	calls, tunnels := Handler(a, log), newTunnels(a, log)
+	s := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.ProtoMajor == 1 {
+				tunnels.ServeHTTP(w, r)
+				return
+			}
+			calls.ServeHTTP(w, r)
+		}),
+		Protocols: protocols(true), ReadHeaderTimeout: headerLimit,
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
+	s.RegisterOnShutdown(tunnels.cut)
+	return s
 }
 
 // headerLimit is how long a peer may take to say what it wants.
 const headerLimit = 10 * time.Second
 
-func http2Only() *http.Protocols {
+// protocols is HTTP/2 without TLS, for calls, and HTTP/1.1 for tunnels.
+func protocols(tunnels bool) *http.Protocols {
 	var p http.Protocols
 	p.SetUnencryptedHTTP2(true)
+	p.SetHTTP1(tunnels)
 	return &p
 }
 
@@ -78,15 +90,19 @@ func (d door) WrapStreamingClient(next connect.StreamingClientFunc) connect.Stre
 }
 
 func (d door) leave(ctx context.Context, procedure string, err error) error {
+	logLeave(ctx, d.log, procedure, err)
+	return toWire(err)
+}
+
+// logLeave tells of an error that leaves the agent.
+func logLeave(ctx context.Context, log *slog.Logger, procedure string, err error) {
 	switch errs.KindOf(err) {
 	case "":
-		return nil
 	case errs.Internal, errs.Corrupt, errs.Unavailable:
-		d.log.ErrorContext(ctx, "host call failed", "procedure", procedure, "error", err)
+		log.ErrorContext(ctx, "host call failed", "procedure", procedure, "error", err)
 	default:
-		d.log.DebugContext(ctx, "host call refused", "procedure", procedure, "error", err)
+		log.DebugContext(ctx, "host call refused", "procedure", procedure, "error", err)
 	}
-	return toWire(err)
 }
 
 func checkProtocol(h http.Header) error {

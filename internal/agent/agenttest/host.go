@@ -6,6 +6,7 @@ package agenttest
 import (
 	"context"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -29,6 +30,8 @@ type Host struct {
 	Minimal  lehr.ImageConfig
 	Run      Script // commands; nil: all succeed silently
 	Hook     Hook   // may be nil
+	// Connect reaches a port of a running sandbox; nil: nothing listens.
+	Connect func(ctx context.Context, id lehr.SandboxID, port uint16) (net.Conn, error)
 
 	ArtifactAge time.Duration // what ListArtifacts says of each
 

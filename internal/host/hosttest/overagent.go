@@ -22,7 +22,7 @@ import (
 
 // OverAgent is an engine made of an agent, so that the engine suite runs against
 // a host and behind its RPC. Slots are sandboxes; what the agent law does not
-// have (labels, Stop, Dial, the raw writable layer) is Unsupported.
+// have (labels, Stop, the raw writable layer) is Unsupported.
 type OverAgent struct {
 	Agent agent.Agent
 	Boot  []string // run in every booted sandbox, to start the probe; may be nil
@@ -47,6 +47,7 @@ func OverAgentSubtests() []string {
 		"lifecycle/start refuses",
 		"lifecycle/wait ends with its context",
 		"exec/the guest mount is read-only",
+		"exec/dial of a closed port fails, and the sandbox lives",
 		"exec/processes of processes",
 		"exec/files are the sandbox's own",
 		"limits/memory beyond the limit ends it as oom",
@@ -299,7 +300,7 @@ func (s agentSandbox) WritableLayer(context.Context, io.Writer) error {
 	return noSuchCall("WritableLayer")
 }
 
-// Dial is not in the agent law.
-func (s agentSandbox) Dial(context.Context, uint16) (net.Conn, error) {
-	return nil, noSuchCall("Dial")
+// Dial connects to a port.
+func (s agentSandbox) Dial(ctx context.Context, port uint16) (net.Conn, error) {
+	return s.agent.Dial(ctx, s.id, port)
 }
