@@ -39,13 +39,27 @@ type Options struct {
 	Clock     clock.Clock   // the machine's
 	Log       *slog.Logger  // discarded
 	Collect   time.Duration // between garbage collections; 1 minute when zero
-	Young     time.Duration // age below which an artifact is never garbage; 10 minutes when zero
+	Young     time.Duration // age below which what nobody claims is left alone; 10 minutes when zero
+	Pressure  time.Duration // between looks at the hosts' disks; 5 s when zero
+	// CacheIdle is how long a base from a registry stays that nobody uses; 7
+	// days when zero. CacheBytes is what such bases may take together on a host; a
+	// fifth of its disk when zero.
+	CacheIdle  time.Duration
+	CacheBytes int64
+	// Embedded says that no other process works on the store: what is older than
+	// this service and has no version belongs to nobody.
+	Embedded bool
+	// Held is told what a host holds whenever a collection looks, Freed what was
+	// removed; nobody when nil.
+	Held  func(lehr.HostID, agent.Info, []agent.Artifact)
+	Freed func(lehr.HostID, agent.Artifact)
 }
 
 // Service is the template service. It is safe for concurrent use.
 type Service struct {
 	o       Options
 	removed chan struct{} // capacity 1: there may be garbage
+	began   time.Time
 
 	mu sync.Mutex // one record of the minimal base at a time
 }
@@ -64,7 +78,19 @@ func New(o Options) *Service {
 	if o.Young <= 0 {
 		o.Young = 10 * time.Minute
 	}
-	return &Service{o: o, removed: make(chan struct{}, 1)}
+	if o.Pressure <= 0 {
+		o.Pressure = 5 * time.Second
+	}
+	if o.CacheIdle <= 0 {
+		o.CacheIdle = 7 * 24 * time.Hour
+	}
+	if o.Held == nil {
+		o.Held = func(lehr.HostID, agent.Info, []agent.Artifact) {}
+	}
+	if o.Freed == nil {
+		o.Freed = func(lehr.HostID, agent.Artifact) {}
+	}
+	return &Service{o: o, removed: make(chan struct{}, 1), began: o.Clock.Now()}
 }
 
 // List returns the team's and the platform's templates, newest version first.
@@ -205,13 +231,22 @@ func (s *Service) Import(ctx context.Context, team lehr.TeamID, kind agent.Impor
 		return lehr.Tagged{}, err
 	}
 	name := "upload-" + image.Digest.Hex()[:uploadDigits]
-	return s.record(ctx, name, version(team, info, image))
+	return s.record(ctx, host, name, version(team, info, image))
 }
 
 // Minimal returns the platform template "minimal" as it is on the host of a,
 // which makes it first where it has none. Until artifacts are distributed each
 // host makes its own; the record names the one that was asked for last.
 func (s *Service) Minimal(ctx context.Context, a agent.Agent) (lehr.Tagged, error) {
+	for try := 1; ; try++ {
+		made, err := s.minimal(ctx, a)
+		if errs.CodeOf(err) != codeRemoved || try == makeTries {
+			return made, err
+		}
+	}
+}
+
+func (s *Service) minimal(ctx context.Context, a agent.Agent) (lehr.Tagged, error) {
 	image, err := a.MakeMinimal(ctx)
 	if err != nil {
 		return lehr.Tagged{}, err
@@ -224,19 +259,7 @@ func (s *Service) Minimal(ctx context.Context, a agent.Agent) (lehr.Tagged, erro
 	defer s.mu.Unlock()
 	v := version(lehr.PlatformTeam, info, image)
 	v.BaseTemplate = image.Source
-	return s.record(ctx, lehr.MinimalTemplate, v)
-}
-
-// record stores a version under name:default unless it is there already.
-func (s *Service) record(ctx context.Context, name string, v lehr.Version) (lehr.Tagged, error) {
-	known, err := s.o.Templates.Resolve(ctx, v.TeamID, lehr.Ref{Name: name, Tag: lehr.DefaultTag})
-	if err == nil && known.Template.TeamID == v.TeamID && known.Version.ImageDigest == v.ImageDigest {
-		return known, nil
-	}
-	if err != nil && !errs.IsKind(err, errs.NotFound) {
-		return lehr.Tagged{}, err
-	}
-	return s.o.Templates.PutVersion(ctx, name, lehr.DefaultTag, v)
+	return s.record(ctx, a, lehr.MinimalTemplate, v)
 }
 
 // version is the row of an image that no build made.

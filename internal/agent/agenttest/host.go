@@ -33,7 +33,10 @@ type Host struct {
 	// Connect reaches a port of a running sandbox; nil: nothing listens.
 	Connect func(ctx context.Context, id lehr.SandboxID, port uint16) (net.Conn, error)
 
-	ArtifactAge time.Duration // what ListArtifacts says of each
+	ArtifactAge time.Duration                  // what ListArtifacts says of each
+	Details     map[lehr.Digest]agent.Artifact // what it says of these
+	Disk        agent.Disk                     // what Info says
+	Repeat      int                            // so many artifacts of a kind, then the same again; 0: never the same
 
 	mu        sync.Mutex
 	boxes     map[lehr.SandboxID]*box
@@ -154,7 +157,7 @@ func (h *Host) Info(ctx context.Context) (agent.Info, error) {
 	}
 	return agent.Info{
 		HostID: h.ID, Platform: "linux/amd64", Engine: "scripted", EngineDigest: lehr.DigestOf([]byte("engine")),
-		Capacity: h.Capacity, Free: h.Capacity,
+		Capacity: h.Capacity, Free: h.Capacity, Disk: h.Disk,
 	}, nil
 }
 

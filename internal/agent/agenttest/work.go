@@ -156,6 +156,9 @@ func (h *Host) CreateSnapshot(ctx context.Context, id lehr.SandboxID) (agent.Sna
 // newArtifact is called with mu held.
 func (h *Host) newArtifact(kind string) lehr.Digest {
 	h.made++
+	if h.Repeat > 0 {
+		h.made %= h.Repeat
+	}
 	d := lehr.DigestOf(fmt.Appendf(nil, "%s %s %d", h.ID, kind, h.made))
 	h.artifacts[d] = true
 	return d
@@ -168,7 +171,12 @@ func (h *Host) ListArtifacts(ctx context.Context) ([]agent.Artifact, error) {
 	}
 	var all []agent.Artifact
 	for _, d := range h.ArtifactList() {
-		all = append(all, agent.Artifact{Digest: d, Bytes: 1, Age: h.ArtifactAge})
+		a, ok := h.Details[d]
+		if !ok {
+			a = agent.Artifact{Bytes: 1, Age: h.ArtifactAge, Kind: agent.KindImage}
+		}
+		a.Digest = d
+		all = append(all, a)
 	}
 	return all, nil
 }
