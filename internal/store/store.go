@@ -49,6 +49,10 @@ type Builds interface {
 	// Cancel moves a pending or running build to cancelled. A finished build is
 	// Conflict, its state named in the message.
 	Cancel(ctx context.Context, team lehr.TeamID, id lehr.BuildID) (lehr.Build, error)
+	// RegistryLogin returns the sealed login that the build of a running attempt
+	// was made with, nil where there was none. It is deleted when the build ends,
+	// and Conflict once the attempt is over.
+	RegistryLogin(ctx context.Context, f lehr.Fence) ([]byte, error)
 }
 
 // NewBuild is a validated request.
@@ -61,6 +65,8 @@ type NewBuild struct {
 	BaseDigest     lehr.Digest // of the base as resolved at create; may be empty
 	IdempotencyKey string
 	SpecDigest     lehr.Digest // of the request, compared for the same key
+	// RegistryLogin is sealed, and in nothing that is read but by RegistryLogin.
+	RegistryLogin []byte
 	// MaxPending bounds the pending builds of a team that has no limit of its
 	// own; 0 is no bound. Creates at the same time may pass it together.
 	MaxPending int32

@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"encoding/base64"
 
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/lehr"
@@ -26,8 +27,8 @@ WHERE b.id = $1`
 // were checked) or more than $13 pending builds; Create then finds out which.
 const sqlBuildInsert = `
 INSERT INTO template_builds (id, team_id, template_id, name, tag, spec, recipe_schema, idempotency_key,
-                             spec_digest, priority, status, base_digest, total_steps, created_at, queued_at)
-SELECT $1, t.team_id, t.id, t.name, $4, $5, $6, $7, $8, $9, 'pending', $10, $11, {now}, {now}
+                             spec_digest, priority, status, base_digest, total_steps, created_at, queued_at, registry_login)
+SELECT $1, t.team_id, t.id, t.name, $4, $5, $6, $7, $8, $9, 'pending', $10, $11, {now}, {now}, CAST($14 AS TEXT)
 FROM templates t JOIN teams m ON m.id = t.team_id
 WHERE t.team_id = $2 AND t.name = $3
   AND ($12 = 1 OR m.max_pending_builds = 0 AND m.max_creates_per_minute = 0)
@@ -39,7 +40,7 @@ const sqlBuildByKey = `
 SELECT id, spec_digest FROM template_builds WHERE team_id = $1 AND idempotency_key = $2`
 
 const sqlBuildCancel = `
-UPDATE template_builds SET status = 'cancelled', completed_at = {now}
+UPDATE template_builds SET status = 'cancelled', completed_at = {now}, registry_login = NULL
 WHERE id = $1 AND status IN ('pending', 'running')
 RETURNING attempt`
 
@@ -165,7 +166,7 @@ func (t tx) buildInsert(ctx context.Context, n store.NewBuild, checked bool) (*l
 	i, ok, err := one(ctx, t, scan, sqlBuildInsert,
 		string(n.ID), string(n.TeamID), n.Spec.Name, n.Spec.Tag, toJSON(specRecord(n.Spec)), n.RecipeSchema,
 		orNull(n.IdempotencyKey), string(n.SpecDigest), n.Spec.Priority, string(n.BaseDigest), n.TotalSteps,
-		flag(checked), pendingBound(n, checked))
+		flag(checked), pendingBound(n, checked), orNull(base64.StdEncoding.EncodeToString(n.RegistryLogin)))
 	if err != nil || !ok {
 		return nil, err
 	}

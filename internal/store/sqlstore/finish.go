@@ -9,7 +9,7 @@ import (
 )
 
 const sqlQueueFinish = `
-UPDATE template_builds SET status = $3, error = $4, artifact = $5, completed_at = {now}
+UPDATE template_builds SET status = $3, error = $4, artifact = $5, completed_at = {now}, registry_login = NULL
 WHERE id = $1 AND attempt = $2 AND status = 'running'
 RETURNING team_id, template_id, tag`
 

@@ -18,6 +18,7 @@ SET lost_attempts = lost_attempts + $3,
     status        = CASE WHEN $3 = 1 AND lost_attempts + 1 >= $4 THEN 'failed' ELSE 'pending' END,
     error         = CASE WHEN $3 = 1 AND lost_attempts + 1 >= $4 THEN $5 END,
     completed_at  = CASE WHEN $3 = 1 AND lost_attempts + 1 >= $4 THEN {now} END,
+    registry_login = CASE WHEN $3 = 1 AND lost_attempts + 1 >= $4 THEN NULL ELSE registry_login END,
     queued_at     = {now},
     not_before    = CASE WHEN CAST($6 AS BIGINT) = 0 THEN 0 ELSE {now} + $6 END
 WHERE id = $1 AND attempt = $2 AND status = 'running'
@@ -31,6 +32,7 @@ SET taken_back   = taken_back + 1,
     status       = CASE WHEN taken_back + 1 >= $3 THEN 'failed' ELSE 'pending' END,
     error        = CASE WHEN taken_back + 1 >= $3 THEN $4 END,
     completed_at = CASE WHEN taken_back + 1 >= $3 THEN {now} END,
+    registry_login = CASE WHEN taken_back + 1 >= $3 THEN NULL ELSE registry_login END,
     queued_at    = {now}
 WHERE id = $1 AND attempt = $2 AND status = 'running'
 RETURNING status`
@@ -46,7 +48,7 @@ const sqlAttemptExpired = `
 SELECT build_id, number FROM build_attempts WHERE ended_at IS NULL AND lease_ends_at <= {now} ORDER BY lease_ends_at`
 
 const sqlQueueUnplaced = `
-UPDATE template_builds SET status = 'failed', error = $1, completed_at = {now}
+UPDATE template_builds SET status = 'failed', error = $1, completed_at = {now}, registry_login = NULL
 WHERE status = 'pending' AND queued_at <= {now} - $2
 RETURNING id`
 

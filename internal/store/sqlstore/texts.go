@@ -7,7 +7,7 @@ import "slices"
 func texts() []string {
 	return slices.Concat(
 		[]string{
-			sqlBuildGet, sqlBuildInsert, sqlBuildByKey, sqlBuildCancel,
+			sqlBuildGet, sqlBuildInsert, sqlBuildByKey, sqlBuildCancel, sqlBuildLogin,
 			sqlQueueClaim, sqlQueueWaiting, sqlQueueFinish, sqlQueueGiveBack, sqlQueueTakeBack, sqlQueueUnplaced, sqlTeamRunning,
 			sqlAttemptInsert, sqlAttemptRenew, sqlAttemptPlace, sqlAttemptEnd, sqlAttemptEndExpired,
 			sqlAttemptRunning, sqlAttemptExpired, sqlAttemptUnclean, sqlAttemptClean, sqlBuildClean,

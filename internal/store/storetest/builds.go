@@ -21,6 +21,7 @@ func buildScenarios() []scenario {
 		{"CancelPending", cancelPending},
 		{"CancelRunning", cancelRunning},
 		{"CancelFinishedIsConflict", cancelFinished},
+		{"RegistryLogin", registryLogin},
 	}
 }
 
