@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/build/plan"
@@ -133,6 +134,7 @@ func (a *attempt) hit(ctx context.Context, p failpoint.Point) error {
 type verdict struct {
 	status lehr.BuildStatus // success, failed, pending (given back), or empty: nothing to write
 	end    lehr.AttemptEnd  // with pending
+	wait   time.Duration    // with pending: until the build may be claimed again
 	fault  *lehr.BuildError
 	line   string // the attempt's last words
 }
@@ -141,6 +143,7 @@ type verdict struct {
 // why its context ended.
 func (a *attempt) verdict(ctx, stop context.Context, err error) verdict {
 	var f *failure
+	var none *noPlace
 	own := errors.As(err, &f)
 	if err != nil && !own && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -158,8 +161,9 @@ func (a *attempt) verdict(ctx, stop context.Context, err error) verdict {
 	case errors.Is(err, errBuildTimeout):
 		fault := a.timeoutError()
 		return verdict{status: lehr.BuildFailed, fault: &fault, line: fault.Message}
-	case errors.Is(err, errNoPlace):
-		return verdict{status: lehr.BuildPending, end: lehr.AttemptGivenBack, line: "the build goes back to the queue: " + err.Error()}
+	case errors.As(err, &none):
+		line := fmt.Sprintf("waiting for a host: %s; the next try is in %v", none.why, none.wait.Round(time.Second))
+		return verdict{status: lehr.BuildPending, end: lehr.AttemptGivenBack, wait: none.wait, line: line}
 	case stop.Err() != nil:
 		return verdict{status: lehr.BuildPending, end: lehr.AttemptGivenBack, line: "the worker stops; the build goes back to the queue"}
 	}
@@ -240,6 +244,9 @@ func (a *attempt) record(ctx context.Context, v verdict) error {
 			return a.o.Store.Queue().Finish(ctx, a.fence, store.Finish{Status: lehr.BuildFailed, Error: v.fault})
 		})
 	case lehr.BuildPending:
+		if v.wait > 0 {
+			return a.row(row, func(ctx context.Context) error { return a.o.Store.Queue().Defer(ctx, a.fence, v.wait) })
+		}
 		var status lehr.BuildStatus
 		err := a.row(row, func(ctx context.Context) (err error) {
 			status, err = a.o.Store.Queue().GiveBack(ctx, a.fence, v.end, v.fault)

@@ -31,6 +31,7 @@ const (
 	CodeHostLost    = "host_lost"    // the host does not answer
 	CodeProbeFailed = "probe_failed" // probes could not be run
 	CodeUnplaced    = "unplaced"     // no host could take the build for long
+	CodeTooLarge    = "too_large"    // no host is large enough for the build, even an empty one
 	CodePanic       = "panic"        // a fault in Lehr
 	CodePlatform    = "platform"     // everything else that is not the recipe's fault
 )
@@ -40,7 +41,6 @@ var (
 	errAttemptOver  = errors.New("the attempt is over")
 	errLeaseLost    = errors.New("the lease could not be renewed")
 	errBuildTimeout = errors.New("the build's time limit ended it")
-	errNoPlace      = errors.New("no host has room now")
 )
 
 // failure is the end of an attempt by an error of its own. The user's are final;

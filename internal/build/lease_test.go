@@ -363,3 +363,83 @@ func TestBuildThatNeverFitsFails(t *testing.T) {
 		}
 	})
 }
+
+// picky is a scheduler whose hosts are all too small.
+type picky struct{ *world }
+
+func (s picky) SelectHost(ctx context.Context, p lehr.Placement) (lehr.HostID, error) {
+	if p.Resources != (lehr.Resources{}) {
+		return "", errs.New(errs.Exhausted, "every host is too small").WithCode("no_fit")
+	}
+	return s.world.SelectHost(ctx, p)
+}
+
+// A build that is too large for every host fails soon, and by the name of that.
+func TestBuildTooLargeForEveryHostFails(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		svc := New(Options{Store: w.store, Bus: w.bus, Scheduler: picky{w}, Pool: w, Bases: w})
+		w.work(svc, WorkerOptions{Embedded: true})
+		begun := time.Now()
+		b := w.build(w.request("RUN work"))
+		w.wantEnd(b, lehr.BuildFailed, CodeTooLarge, lehr.FaultUser)
+		if got := time.Since(begun); got < DefaultTiming.Unfit || got > 2*DefaultTiming.Unfit {
+			t.Errorf("failed after %v, want %v", got, DefaultTiming.Unfit)
+		}
+	})
+}
+
+// crowded is a scheduler that has no room for large builds.
+type crowded struct{ *world }
+
+func (s crowded) SelectHost(ctx context.Context, p lehr.Placement) (lehr.HostID, error) {
+	if p.Resources.MemoryMB > lehr.DefaultResources.MemoryMB {
+		return "", errs.New(errs.Exhausted, "no host can take it").WithCode("no_room")
+	}
+	return s.world.SelectHost(ctx, p)
+}
+
+// A build that waits for room holds no worker: with one worker, ten of them let
+// a small one pass.
+func TestWaitingBuildsHoldNoWorker(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		svc := New(Options{Store: w.store, Bus: w.bus, Scheduler: crowded{w}, Pool: w, Bases: w})
+		w.work(svc, WorkerOptions{Embedded: true, Workers: 1})
+		large := lehr.DefaultResources.MemoryMB + 1
+		for range 10 {
+			r := w.request("RUN work")
+			r.MemoryMB = &large
+			w.create(r)
+		}
+		time.Sleep(time.Minute)
+		begun := time.Now()
+		w.wantEnd(w.build(w.request("RUN work")), lehr.BuildSuccess, "", "")
+		if got := time.Since(begun); got > 5*time.Second {
+			t.Errorf("a small build behind ten that wait took %v", got)
+		}
+	})
+}
+
+// A control plane that is killed again and again under one build is not the
+// build's fault: more starts than attempts that may be lost do not fail it.
+func TestManyStartsDoNotFailTheBuild(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		b := w.create(w.request("RUN work"))
+		for range lehr.MaxLostAttempts + 3 {
+			if _, ok, err := w.store.Queue().Claim(w.ctx(), "killed", time.Minute); err != nil || !ok {
+				t.Fatalf("Claim() = %v, %v, want the build", ok, err)
+			}
+			if _, err := w.store.Queue().Reap(w.ctx(), true, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.work(w.svc, WorkerOptions{Embedded: true})
+		got := w.wait(b.ID)
+		w.wantEnd(got, lehr.BuildSuccess, "", "")
+		if got.LostAttempts != 0 || got.Attempt != lehr.MaxLostAttempts+4 {
+			t.Errorf("attempt %d with %d lost, want %d with none", got.Attempt, got.LostAttempts, lehr.MaxLostAttempts+4)
+		}
+	})
+}

@@ -64,7 +64,8 @@ type Timing struct {
 	Sweep       time.Duration // between looks for attempts to clean up
 	Grace       time.Duration // left to another process to clean up its attempts
 	Unplaced    time.Duration // after which a build that no host takes fails
-	Replace     time.Duration // between tries to place a build
+	Unfit       time.Duration // after which a build fails that is too large for every host
+	Replace     time.Duration // between tries to place the next sandbox of an attempt
 	Cool        time.Duration // of a worker that lost an attempt; doubled by each one the build lost before
 	StartSettle time.Duration // that a START is given to fail in before the snapshot
 	Follow      time.Duration // longest wait of a follower for a signal
@@ -78,7 +79,7 @@ type Timing struct {
 var DefaultTiming = Timing{
 	Lease: 15 * time.Second, Renew: 5 * time.Second, Poll: 2 * time.Second,
 	Reap: 2 * time.Second, Sweep: time.Second, Grace: 20 * time.Second,
-	Unplaced: 40 * time.Minute, Replace: 500 * time.Millisecond, Cool: 500 * time.Millisecond, StartSettle: 500 * time.Millisecond, Follow: time.Second,
+	Unplaced: 40 * time.Minute, Unfit: 30 * time.Second, Replace: 500 * time.Millisecond, Cool: 500 * time.Millisecond, StartSettle: 500 * time.Millisecond, Follow: time.Second,
 	RowClean: 10 * time.Second, HostClean: 30 * time.Second,
 	KeepLogs: 30 * 24 * time.Hour, ExpireLogs: time.Hour,
 }
@@ -112,6 +113,7 @@ func (t *Timing) fill() {
 		{&t.Sweep, &d.Sweep},
 		{&t.Grace, &d.Grace},
 		{&t.Unplaced, &d.Unplaced},
+		{&t.Unfit, &d.Unfit},
 		{&t.Replace, &d.Replace},
 		{&t.Cool, &d.Cool},
 		{&t.StartSettle, &d.StartSettle},

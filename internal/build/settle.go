@@ -14,42 +14,53 @@ import (
 	"github.com/lehr-dev/lehr/internal/recipe"
 )
 
-// placePatience is how long an attempt waits for room on a host before it gives
-// the build back, so that other builds get their turn at the worker.
+// placePatience is how long an attempt that has run its steps waits for room
+// for its next sandbox.
 const placePatience = 10 * time.Second
 
+// Bounds of the time for which a build that no host could take is put back.
+const (
+	firstPlaceWait = time.Second
+	lastPlaceWait  = 15 * time.Second
+)
+
 // settle finds a base and a host for it and makes the build's sandbox there.
+// Without room the build goes back to the queue at once, so that it holds no
+// worker while it waits.
 func (a *attempt) settle(ctx context.Context) error {
-	began := a.o.Clock.Now()
-	said := false
-	for tries := 1; ; tries++ {
-		err := a.settleOnce(ctx)
-		if errors.Is(err, errBaseGone) && tries < makeTries && ctx.Err() == nil {
-			continue // removed as garbage before it was claimed; now it stays
-		}
-		if err == nil || !noRoom(err) {
-			return err
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if !said {
-			a.say(ctx, a.where(), "waiting for a host: %s", safeMessage(err))
-			said = true
-		}
-		now := a.o.Clock.Now()
-		if now.Sub(a.build.CreatedAt) >= a.o.Timing.Unplaced {
-			fault := buildError(a.where(), lehr.FaultPlatform, CodeUnplaced, safeMessage(err))
-			return &failure{BuildError: fault, final: true, cause: err}
-		}
-		if now.Sub(began) >= placePatience {
-			return fmt.Errorf("%w: %s", errNoPlace, safeMessage(err))
-		}
-		if err := a.o.Clock.Sleep(ctx, a.o.Timing.Replace); err != nil {
-			return err
+	var err error
+	for range makeTries {
+		if err = a.settleOnce(ctx); !errors.Is(err, errBaseGone) || ctx.Err() != nil {
+			break // else removed as garbage before it was claimed; now it stays
 		}
 	}
+	if err == nil || !noRoom(err) {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	waited := a.o.Clock.Now().Sub(a.build.StartedAt)
+	switch {
+	case errs.CodeOf(err) == "no_fit" && waited >= a.o.Timing.Unfit:
+		fault := buildError(a.where(), lehr.FaultUser, CodeTooLarge, safeMessage(err))
+		fault.Remedy = "ask for less, or add a host that is large enough"
+		return &failure{BuildError: fault, final: true, cause: err}
+	case waited >= a.o.Timing.Unplaced:
+		fault := buildError(a.where(), lehr.FaultPlatform, CodeUnplaced, safeMessage(err))
+		return &failure{BuildError: fault, final: true, cause: err}
+	}
+	return &noPlace{wait: min(max(waited/8, firstPlaceWait), lastPlaceWait), why: safeMessage(err)}
 }
+
+// noPlace says that no host has room now, and when to look again.
+type noPlace struct {
+	wait time.Duration
+	why  string
+}
+
+// Error implements error.
+func (n *noPlace) Error() string { return "no host has room now: " + n.why }
 
 // errBaseGone says that the host does not have the image a sandbox was to begin
 // with.

@@ -40,6 +40,9 @@ func Exercise(t *testing.T, open Open) {
 		{"Sandboxes", sandboxScenarios()},
 		{"Accounts", accountScenarios()},
 		{"Hosts", hostScenarios()},
+		{"Limits", limitScenarios()},
+		{"Filters", filterScenarios()},
+		{"Once", onceScenarios()},
 		{"Races", raceScenarios()},
 		{"Store", storeScenarios()},
 	} {
