@@ -9,6 +9,7 @@ import (
 
 	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/failpoint"
 	"github.com/lehr-dev/lehr/internal/lehr"
 	"github.com/lehr-dev/lehr/internal/store"
 )
@@ -249,6 +250,7 @@ func (s *Service) record(ctx context.Context, c *creation) (box lehr.Sandbox, cr
 // finish makes a recorded sandbox and records that it runs.
 func (s *Service) finish(ctx context.Context, c *creation, box lehr.Sandbox) (lehr.Sandbox, error) {
 	v := c.template.Version
+	s.hit(ctx, failpoint.BoxAfterInsert)
 	_, err := c.host.CreateSandbox(ctx, agent.CreateSandbox{
 		ID: box.ID, TeamID: c.p.TeamID, TemplateID: v.TemplateID, VersionID: v.ID, Image: v.ImageDigest,
 		Snapshot: v.SnapshotDigest, Resources: c.resources, Config: v.Config, Env: c.p.Env, TTL: c.p.TTL,
@@ -279,6 +281,7 @@ func (s *Service) fail(ctx context.Context, box lehr.Sandbox, why error) {
 // begin records that a sandbox runs, with its time-to-live. Where it was killed
 // meanwhile, or cannot be recorded, it is taken away again.
 func (s *Service) begin(ctx context.Context, c *creation, box lehr.Sandbox) (lehr.Sandbox, error) {
+	s.hit(ctx, failpoint.BoxAfterMake)
 	row, cancel := s.rowContext(ctx)
 	defer cancel()
 	running, err := s.o.Store.Sandboxes().Move(row, box.ID, lehr.SandboxRunning, "")
@@ -286,6 +289,7 @@ func (s *Service) begin(ctx context.Context, c *creation, box lehr.Sandbox) (leh
 		running, err = s.o.Store.Sandboxes().SetExpiry(row, box.ID, c.p.TTL)
 	}
 	if err == nil {
+		s.hit(ctx, failpoint.BoxAfterRecord)
 		return running, nil
 	}
 	s.fail(ctx, box, err)

@@ -58,6 +58,7 @@ func New(o Options) *Control {
 	scheduler := fleet.NewHostScheduler(c.pool, place.DefaultPolicy)
 	c.templates = template.New(template.Options{
 		Templates: o.Store.Templates(), Hosts: o.Store.Hosts(), Scheduler: scheduler, Pool: c.pool, Clock: clk, Log: o.Log,
+		Embedded: o.Embedded,
 	})
 	c.builds = build.New(build.Options{
 		Store: o.Store, Bus: o.Bus, Scheduler: scheduler, Pool: c.pool, Bases: c.templates, Clock: clk, Log: o.Log,
