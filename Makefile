@@ -50,6 +50,7 @@ e2e:
 
 generate:
 	$(TOOL) buf generate
+	$(TOOL) buf build -o - | $(GO) -C tools run ./openapi
 
 # What later changes of the API must stay compatible with; made at a release.
 release-api:

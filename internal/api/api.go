@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/lehr-dev/lehr/api/gen/lehr/v1/lehrv1connect"
+	"github.com/lehr-dev/lehr/api/openapi"
 	"github.com/lehr-dev/lehr/internal/build"
 	"github.com/lehr-dev/lehr/internal/httpkit"
 	"github.com/lehr-dev/lehr/internal/sandbox"
@@ -49,6 +50,10 @@ func New(o Options) http.Handler {
 
 	mux := http.NewServeMux()
 	mux.Handle("/", authenticate(o.Accounts, o.Log, guarded))
+	mux.HandleFunc("GET /v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(openapi.JSON()) // a client that is gone gets nothing
+	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	mux.HandleFunc("GET /readyz", readyz(o.Ready))
 	if o.Metrics != nil {

@@ -20,8 +20,14 @@ import (
 	"github.com/lehr-dev/lehr/internal/sandbox"
 )
 
-// rest adds the routes under /v1, each over the Connect method of its name.
-func (d *door) rest(mux *http.ServeMux) {
+// registrar takes routes, as http.ServeMux does.
+type registrar interface {
+	HandleFunc(pattern string, handler func(http.ResponseWriter, *http.Request))
+}
+
+// rest adds the routes under /v1, each over the Connect method of its name. Each
+// is described in api/openapi/routes.json.
+func (d *door) rest(mux registrar) {
 	r := routes{mux: mux, door: d}
 	handle(r, "POST /v1/builds", http.StatusCreated, d.builds.Create, none, body)
 	handle(r, "GET /v1/builds", http.StatusOK, d.builds.List, query)
@@ -64,7 +70,7 @@ type binder func(w http.ResponseWriter, r *http.Request, m proto.Message) error
 
 // routes is where handle adds to.
 type routes struct {
-	mux  *http.ServeMux
+	mux  registrar
 	door *door
 }
 

@@ -45,6 +45,7 @@ const (
 type KeyServiceClient interface {
 	// Create makes a key; its secret is in the answer, this once.
 	Create(context.Context, *connect.Request[v1.CreateKeyRequest]) (*connect.Response[v1.CreatedKey], error)
+	// List returns a team's keys, revoked ones too, without their secrets.
 	List(context.Context, *connect.Request[v1.ListKeysRequest]) (*connect.Response[v1.ListKeysResponse], error)
 	// Revoke makes a key useless at once.
 	Revoke(context.Context, *connect.Request[v1.RevokeKeyRequest]) (*connect.Response[v1.Key], error)
@@ -108,6 +109,7 @@ func (c *keyServiceClient) Revoke(ctx context.Context, req *connect.Request[v1.R
 type KeyServiceHandler interface {
 	// Create makes a key; its secret is in the answer, this once.
 	Create(context.Context, *connect.Request[v1.CreateKeyRequest]) (*connect.Response[v1.CreatedKey], error)
+	// List returns a team's keys, revoked ones too, without their secrets.
 	List(context.Context, *connect.Request[v1.ListKeysRequest]) (*connect.Response[v1.ListKeysResponse], error)
 	// Revoke makes a key useless at once.
 	Revoke(context.Context, *connect.Request[v1.RevokeKeyRequest]) (*connect.Response[v1.Key], error)

@@ -57,6 +57,7 @@ const (
 type SandboxServiceClient interface {
 	// Create answers when a command can run in the sandbox.
 	Create(context.Context, *connect.Request[v1.CreateSandboxRequest]) (*connect.Response[v1.Sandbox], error)
+	// Get returns one sandbox, live or ended within the last day.
 	Get(context.Context, *connect.Request[v1.GetSandboxRequest]) (*connect.Response[v1.Sandbox], error)
 	// List returns live sandboxes newest first, with all also ended ones; every
 	// filter that is given must fit.
@@ -191,6 +192,7 @@ func (c *sandboxServiceClient) WriteFile(ctx context.Context) *connect.ClientStr
 type SandboxServiceHandler interface {
 	// Create answers when a command can run in the sandbox.
 	Create(context.Context, *connect.Request[v1.CreateSandboxRequest]) (*connect.Response[v1.Sandbox], error)
+	// Get returns one sandbox, live or ended within the last day.
 	Get(context.Context, *connect.Request[v1.GetSandboxRequest]) (*connect.Response[v1.Sandbox], error)
 	// List returns live sandboxes newest first, with all also ended ones; every
 	// filter that is given must fit.

@@ -45,6 +45,7 @@ const (
 type TeamServiceClient interface {
 	// Get finds a team by name; an empty name is the caller's own.
 	Get(context.Context, *connect.Request[v1.GetTeamRequest]) (*connect.Response[v1.Team], error)
+	// List returns all teams with their limits, by name.
 	List(context.Context, *connect.Request[v1.ListTeamsRequest]) (*connect.Response[v1.ListTeamsResponse], error)
 	// SetLimits replaces a team's limits.
 	SetLimits(context.Context, *connect.Request[v1.SetTeamLimitsRequest]) (*connect.Response[v1.Team], error)
@@ -108,6 +109,7 @@ func (c *teamServiceClient) SetLimits(ctx context.Context, req *connect.Request[
 type TeamServiceHandler interface {
 	// Get finds a team by name; an empty name is the caller's own.
 	Get(context.Context, *connect.Request[v1.GetTeamRequest]) (*connect.Response[v1.Team], error)
+	// List returns all teams with their limits, by name.
 	List(context.Context, *connect.Request[v1.ListTeamsRequest]) (*connect.Response[v1.ListTeamsResponse], error)
 	// SetLimits replaces a team's limits.
 	SetLimits(context.Context, *connect.Request[v1.SetTeamLimitsRequest]) (*connect.Response[v1.Team], error)
