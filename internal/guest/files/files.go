@@ -21,11 +21,11 @@ import (
 // path begins at it, an empty one is fallback or, where that is empty, the
 // home. Errors: Invalid for a path no system call can take.
 func Resolve(path, fallback, home string) (string, error) {
-	if strings.ContainsRune(path, 0) {
-		return "", errs.New(errs.Invalid, "the path contains a NUL byte").WithField("path")
-	}
 	if path == "" {
 		path = fallback
+	}
+	if strings.ContainsRune(path, 0) {
+		return "", errs.New(errs.Invalid, "the path contains a NUL byte").WithField("path")
 	}
 	switch {
 	case path == "" || path == "~":
@@ -64,30 +64,50 @@ func Open(u account.User, path string) (*os.File, fs.FileInfo, error) {
 }
 
 // Write creates or replaces the file at path, and its missing parents, with
-// what r delivers. The content of an existing file is replaced in place, so
-// that its owner, mode and links stay. A failure leaves what was written until
-// then. Errors: as Open; Exhausted with code "disk_full"; r's own.
-func Write(u account.User, path string, r io.Reader) error {
-	file, err := create(u, path)
+// what r delivers, and makes m all its metadata. The content of an existing file
+// is replaced in place, so that its owner, mode and links stay. A failure leaves
+// what was written until then; metadata that cannot be kept is found out before
+// anything changes. Errors: as Open; Exhausted with code "disk_full"; those of
+// Metadata; r's own.
+func Write(u account.User, path string, m Metadata, r io.Reader) error {
+	if err := m.Validate(); err != nil {
+		return err
+	}
+	file, err := create(u, path, m)
 	if err != nil {
 		return pathError(err, path)
 	}
-	_, err = io.Copy(file, r)
+	err = fill(file, r)
 	if closing := file.Close(); err == nil {
 		err = closing
 	}
 	return pathError(err, path)
 }
 
-func create(u account.User, path string) (file *os.File, err error) {
-	err = u.Do(func() error {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		// Not truncated before it is known to be a regular file.
-		file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|syscall.O_NONBLOCK, 0o644)
-		return err
-	})
+// How much is read and written at once. System calls are what costs in a
+// sandbox, so what turns out to be large gets a large buffer.
+const (
+	smallFile = 1 << 20
+	copySize  = 256 << 10
+)
+
+// fill copies r to file. The file's own ReadFrom is hidden, because it would
+// copy in small pieces.
+func fill(file *os.File, r io.Reader) error {
+	to, from := struct{ io.Writer }{file}, struct{ io.Reader }{r}
+	_, err := io.CopyN(to, from, smallFile)
+	if err == nil {
+		_, err = io.CopyBuffer(to, from, make([]byte, copySize))
+	}
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// create opens path for writing, empty and with metadata m.
+func create(u account.User, path string, m Metadata) (*os.File, error) {
+	file, isNew, err := openForWriting(u, path)
 	if err != nil {
 		return nil, err
 	}
@@ -96,13 +116,42 @@ func create(u account.User, path string) (file *os.File, err error) {
 		err = errs.New(errs.Invalid, "path '%s' is not a regular file", path).WithField("path")
 	}
 	if err == nil {
+		err = m.replace(file, path)
+	}
+	if err == nil {
 		err = file.Truncate(0)
 	}
-	if err != nil {
-		_ = file.Close()
-		return nil, err
+	if err == nil {
+		return file, nil
 	}
-	return file, nil
+	_ = file.Close()
+	if isNew {
+		_ = u.Do(func() error { return os.Remove(path) })
+	}
+	return nil, err
+}
+
+// openForWriting opens path, which it does not truncate before it is known to
+// be a regular file, and reports whether it was not there before.
+func openForWriting(u account.User, path string) (file *os.File, isNew bool, err error) {
+	const flags = os.O_WRONLY | syscall.O_NONBLOCK
+	err = u.Do(func() error {
+		file, err = os.OpenFile(path, flags, 0)
+		if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if file, err = os.OpenFile(path, flags|os.O_CREATE|os.O_EXCL, 0o644); err == nil {
+			isNew = true
+			return nil
+		}
+		// A link that leads nowhere is there, and yet makes a file.
+		file, err = os.OpenFile(path, flags|os.O_CREATE, 0o644)
+		return err
+	})
+	return file, isNew, err
 }
 
 // MakeDir makes a directory and its missing parents. Errors: Exists when it is

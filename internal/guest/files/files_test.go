@@ -91,7 +91,7 @@ func TestWriteRace(t *testing.T) {
 		}
 	}()
 	for range 500 {
-		err := Write(user, spot, strings.NewReader("nobody's"))
+		err := Write(user, spot, nil, strings.NewReader("nobody's"))
 		if err != nil && !errs.IsKind(err, errs.PermissionDenied) && !errs.IsKind(err, errs.NotFound) {
 			t.Errorf("Write = %v, want success or permission denied", err)
 		}
@@ -100,6 +100,28 @@ func TestWriteRace(t *testing.T) {
 	<-stopped
 	if got, err := os.ReadFile(secret); err != nil || string(got) != "root's" {
 		t.Errorf("the secret is %q, %v; want it untouched", got, err)
+	}
+}
+
+// Listings are bounded by their entries and by their bytes, wherever in the
+// tree the last one is.
+func TestListIsBounded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		if err := os.MkdirAll(filepath.Join(dir, "sub", name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, l := range map[string]*listing{
+		"fits":    {entries: make([]Entry, maxEntries-3)},
+		"entries": {entries: make([]Entry, maxEntries-2)},
+		"bytes":   {size: maxListing - 3*len(dir)},
+	} {
+		err := l.dir(dir, 9)
+		if want := name != "fits"; errs.IsKind(err, errs.Exhausted) != want || (err != nil) != want {
+			t.Errorf("%s: listing = %v, want exhausted %t", name, err, want)
+		}
 	}
 }
 

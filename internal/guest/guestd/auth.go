@@ -46,6 +46,9 @@ func (s *Server) fileUser(h http.HandlerFunc) http.Handler {
 			refuse(w, r, err)
 			return
 		}
+		// Whom the call works as is signed, so nothing else may name it.
+		r.Header.Del(wire.HeaderUser)
+		r.Header.Del("Authorization")
 		h(w, r)
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -158,6 +159,23 @@ func TestSignedURL(t *testing.T) {
 		resp, text := d.call(t, tt.method, tt.target, nil, body)
 		if resp.StatusCode != tt.status || !strings.Contains(text, tt.text) {
 			t.Errorf("%s: %s %s = %d %s, want %d %s", tt.name, tt.method, tt.target, resp.StatusCode, text, tt.status, tt.text)
+		}
+	}
+}
+
+// A signed URL works as the user it was signed for, whoever else a header names.
+func TestSignedURLKeepsItsUser(t *testing.T) {
+	t.Parallel()
+	d := initialised(t)
+	private := t.TempDir() + "/private"
+	must(t, os.WriteFile(private, []byte("root's"), 0o600))
+	sum := sha256.Sum256([]byte(private + ":read:nobody:token"))
+	q := url.Values{"path": {private}, "username": {"nobody"}, "signature": {"v1_" + base64.RawStdEncoding.EncodeToString(sum[:])}}
+	for name, header := range map[string]map[string]string{
+		"nothing": nil, "our header": {wire.HeaderUser: "root"}, "credentials": {"Authorization": "Basic cm9vdDo="},
+	} {
+		if resp, text := d.call(t, "GET", "/files?"+q.Encode(), header, ""); resp.StatusCode != http.StatusForbidden {
+			t.Errorf("nobody's URL with %s = %d %s, want 403", name, resp.StatusCode, text)
 		}
 	}
 }

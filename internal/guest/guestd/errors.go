@@ -68,10 +68,13 @@ func fail(w http.ResponseWriter, err error) {
 		status = http.StatusUnauthorized
 	}
 	w.Header().Set(wire.HeaderErrorCode, errs.CodeOf(err))
-	writeJSON(w, status, struct {
-		Code    int    `json:"code"`
-		Message string `json:"message"`
-	}{status, message(err)})
+	writeJSON(w, status, failure{status, message(err)})
+}
+
+// failure is the body of a failed plain HTTP call.
+type failure struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
 }
 
 // refuse answers a call that was not admitted in the protocol it came in.

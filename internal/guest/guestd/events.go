@@ -98,9 +98,14 @@ func endEvent(end process.End, limit time.Duration) *rpc.ProcessEvent_EndEvent {
 }
 
 func data(chunk process.Chunk) *rpc.ProcessEvent {
-	d := &rpc.ProcessEvent_DataEvent{Output: &rpc.ProcessEvent_DataEvent_Stdout{Stdout: chunk.Data}}
-	if chunk.Stream == process.Stderr {
+	d := &rpc.ProcessEvent_DataEvent{}
+	switch chunk.Stream {
+	case process.Stdout:
+		d.Output = &rpc.ProcessEvent_DataEvent_Stdout{Stdout: chunk.Data}
+	case process.Stderr:
 		d.Output = &rpc.ProcessEvent_DataEvent_Stderr{Stderr: chunk.Data}
+	case process.Terminal:
+		d.Output = &rpc.ProcessEvent_DataEvent_Pty{Pty: chunk.Data}
 	}
 	return &rpc.ProcessEvent{Event: &rpc.ProcessEvent_Data{Data: d}}
 }

@@ -202,6 +202,12 @@ func TestFilesHTTP(t *testing.T) {
 	expect("range", resp, text, 206, "234")
 	resp, text = d.call(t, "GET", at("plain"), auth("Range", "bytes=20-"), "")
 	expect("range beyond", resp, text, 416, "")
+	resp, text = d.call(t, "GET", at("plain"), auth("Accept-Encoding", "gzip"), "")
+	expect("packed", resp, unpack(t, resp, text), 200, "0123456789")
+	resp, text = d.call(t, "GET", at("plain"), auth("Accept-Encoding", "gzip", "Range", "bytes=2-4"), "")
+	expect("a packed range", resp, text, 206, "234")
+	resp, text = d.call(t, "GET", at("plain"), auth("Accept-Encoding", "identity;q=0, gzip", "Range", "bytes=2-4"), "")
+	expect("a range that must be packed", resp, unpack(t, resp, text), 200, "0123456789")
 	resp, text = d.call(t, "GET", at("plain"), auth("Accept-Encoding", "identity;q=0, br"), "")
 	expect("no encoding", resp, text, 406, "encoding")
 	resp, text = d.call(t, "GET", "/files?path=/proc/self/comm", auth(), "")
@@ -237,6 +243,22 @@ func TestFilesHTTP(t *testing.T) {
 	expect("two parts for one path", resp, text, 400, "more than one")
 	resp, text = d.call(t, "POST", at("z"), auth("Content-Type", parts.FormDataContentType()), form.String()[:80])
 	expect("half a form", resp, text, 400, "body")
+	resp, text = d.call(t, "POST", "/files", auth("Content-Type", "multipart/form-data"), "x")
+	expect("no boundary", resp, text, 400, "boundary")
+	resp, text = d.call(t, "POST", at("gz"), auth("Content-Encoding", "gzip"), packed.String()[:packed.Len()-3])
+	expect("half a packed body", resp, text, 400, "body")
 	resp, text = d.call(t, "POST", "/files", auth(), "x")
 	expect("no path", resp, text, 400, "path")
+}
+
+func unpack(t *testing.T, resp *http.Response, text string) string {
+	t.Helper()
+	if got := resp.Header.Get("Content-Encoding"); got != "gzip" {
+		t.Fatalf("Content-Encoding = %q, want gzip", got)
+	}
+	r, err := gzip.NewReader(strings.NewReader(text))
+	must(t, err)
+	plain, err := io.ReadAll(r)
+	must(t, err)
+	return string(plain)
 }

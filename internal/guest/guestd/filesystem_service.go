@@ -4,12 +4,12 @@ import (
 	"context"
 	"io/fs"
 	"net/http"
+	"strings"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	rpc "github.com/lehr-dev/lehr/api/gen/envd/filesystem"
-	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/guest/account"
 	"github.com/lehr-dev/lehr/internal/guest/files"
 )
@@ -98,31 +98,6 @@ func (s *filesystemService) Remove(_ context.Context, req *connect.Request[rpc.R
 	return connect.NewResponse(&rpc.RemoveResponse{}), nil
 }
 
-// WatchDir refuses: watching is not supported.
-func (s *filesystemService) WatchDir(context.Context, *connect.Request[rpc.WatchDirRequest], *connect.ServerStream[rpc.WatchDirResponse]) error {
-	return rpcError(noWatching())
-}
-
-// CreateWatcher refuses: watching is not supported.
-func (s *filesystemService) CreateWatcher(context.Context, *connect.Request[rpc.CreateWatcherRequest]) (*connect.Response[rpc.CreateWatcherResponse], error) {
-	return nil, rpcError(noWatching())
-}
-
-// GetWatcherEvents refuses: watching is not supported.
-func (s *filesystemService) GetWatcherEvents(context.Context, *connect.Request[rpc.GetWatcherEventsRequest]) (*connect.Response[rpc.GetWatcherEventsResponse], error) {
-	return nil, rpcError(noWatching())
-}
-
-// RemoveWatcher refuses: watching is not supported.
-func (s *filesystemService) RemoveWatcher(context.Context, *connect.Request[rpc.RemoveWatcherRequest]) (*connect.Response[rpc.RemoveWatcherResponse], error) {
-	return nil, rpcError(noWatching())
-}
-
-func noWatching() error {
-	return errs.New(errs.Unsupported, "watching directories is not supported").
-		WithRemedy("list the directory again")
-}
-
 func (s *filesystemService) describe(user account.User, path string) (*rpc.EntryInfo, error) {
 	entry, err := files.Stat(user, path)
 	if err != nil {
@@ -144,18 +119,30 @@ func (s *Server) place(h http.Header, query, path string) (account.User, string,
 
 func entryInfo(e files.Entry, names account.Names) *rpc.EntryInfo {
 	info := &rpc.EntryInfo{
-		Name: e.Name, Path: e.Path, Type: fileType(e.Mode), Size: e.Size, Mode: uint32(e.Mode.Perm()),
-		Permissions: e.Permissions, Owner: names.User(e.UID), Group: names.Group(e.GID),
+		Name: text(e.Name), Path: text(e.Path), Type: fileType(e.Mode), Size: e.Size, Mode: uint32(e.Mode.Perm()),
+		Permissions: e.Permissions, Owner: text(names.User(e.UID)), Group: text(names.Group(e.GID)),
 		ModifiedTime: timestamppb.New(e.ModTime),
 	}
 	if e.IsLink {
-		info.SymlinkTarget = &e.Target
+		target := text(e.Target)
+		info.SymlinkTarget = &target
 		if e.Dangling {
 			info.Type = rpc.FileType_FILE_TYPE_UNSPECIFIED
 		}
 	}
+	for key, value := range e.Metadata {
+		if info.Metadata == nil {
+			info.Metadata = map[string]string{}
+		}
+		info.Metadata[text(key)] = text(value)
+	}
 	return info
 }
+
+// text makes s one that a message can carry: bytes that are no UTF-8 become the
+// replacement character. Names are bytes to the kernel, and one that is no text
+// must not spoil a whole listing.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 func fileType(mode fs.FileMode) rpc.FileType {
 	switch {

@@ -57,7 +57,10 @@ func TestFilesystemService(t *testing.T) {
 		{"remove", "Remove", `{"path":` + q("new") + `}`, 200, nil},
 		{"remove nothing", "Remove", `{"path":` + q("new") + `}`, 200, nil},
 		{"remove everything", "Remove", `{"path":"/"}`, 400, map[string]any{"code": "invalid_argument"}},
-		{"watch", "CreateWatcher", `{"path":` + q("d") + `}`, 501, map[string]any{"code": "unimplemented"}},
+		{"watch a file", "CreateWatcher", `{"path":` + q("d/f") + `}`, 400, map[string]any{"code": "invalid_argument"}},
+		{"watch nothing", "CreateWatcher", `{"path":` + q("absent") + `}`, 404, map[string]any{"code": "not_found"}},
+		{"events of nothing", "GetWatcherEvents", `{"watcherId":"w1"}`, 404, map[string]any{"code": "not_found"}},
+		{"remove no watcher", "RemoveWatcher", `{"watcherId":"w1"}`, 404, map[string]any{"code": "not_found"}},
 	}
 	for _, tt := range tests {
 		status, answer := d.rpc(t, "filesystem.Filesystem/"+tt.method, tt.body)
@@ -96,5 +99,27 @@ func TestListDir(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("ListDir depth %s (-want +got):\n%s", depth, diff)
 		}
+	}
+}
+
+// A name that is no text spoils neither its listing nor the path of its file.
+func TestNamesThatAreNoText(t *testing.T) {
+	t.Parallel()
+	d := initialised(t)
+	dir := openDir(t)
+	must(t, os.WriteFile(filepath.Join(dir, "a\xffb"), []byte("content"), 0o644))
+	must(t, os.Symlink("a\xffb", filepath.Join(dir, "link")))
+	_, answer := d.rpc(t, "filesystem.Filesystem/ListDir", `{"path":"`+dir+`"}`)
+	var got []any
+	entries, _ := answer["entries"].([]any)
+	for _, e := range entries {
+		got = append(got, e.(map[string]any)["name"])
+	}
+	if diff := cmp.Diff([]any{"a\uFFFDb", "link"}, got); diff != "" {
+		t.Errorf("ListDir (-want +got):\n%s", diff)
+	}
+	resp, text := d.call(t, http.MethodGet, "/files?path="+dir+"/a%FFb", asJSON(wire.HeaderToken, "token"), "")
+	if resp.StatusCode != 200 || text != "content" {
+		t.Errorf("GET /files = %d %q, want the content", resp.StatusCode, text)
 	}
 }

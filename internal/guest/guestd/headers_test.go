@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/lehr-dev/lehr/internal/guest/initd"
 	"github.com/lehr-dev/lehr/internal/guest/wire"
@@ -65,17 +66,53 @@ func FuzzTimeLimit(f *testing.F) {
 	})
 }
 
-func TestAcceptsIdentity(t *testing.T) {
+func TestChooseCoding(t *testing.T) {
 	t.Parallel()
-	for accept, want := range map[string]bool{
-		"": true, "gzip": true, "gzip, br": true, "*": true, "identity": true, "gzip;q=1, identity;q=0.5": true,
-		"identity;q=0": false, "identity; q=0.000": false, "gzip, *;q=0": false, "*;q=0, identity": true,
-		"IDENTITY;Q=0": false, "identity;q=0.01": true,
+	for accept, want := range map[string]string{
+		"": "identity", " ": "identity", "identity": "identity", "*": "identity", "br, deflate": "identity", ",;": "identity",
+		"gzip": "gzip", "GZIP;Q=1": "gzip", "gzip, deflate": "gzip", "br;q=1.0, gzip;q=0.5": "gzip", "gzip;q=nonsense": "gzip",
+		"gzip;q=0.1, identity;q=0.2": "identity", "gzip;q=0": "identity", "*;q=0.5, gzip;q=0": "identity",
+		"identity;q=0, *": "gzip", "identity;q=0, gzip;q=0.001": "gzip", "*;q=0, gzip": "gzip",
+		"identity;q=0": "", "identity; q=0.000, br": "", "*;q=0": "", "IDENTITY;Q=0": "", "identity;q=0, gzip;q=0": "",
+		"*;q=0, identity": "identity",
 	} {
-		if got := acceptsIdentity(accept); got != want {
-			t.Errorf("acceptsIdentity(%q) = %t, want %t", accept, got, want)
+		if got := chooseCoding(accept); got != want {
+			t.Errorf("chooseCoding(%q) = %q, want %q", accept, got, want)
 		}
 	}
+}
+
+func FuzzChooseCoding(f *testing.F) {
+	f.Add("gzip;q=0.5, identity;q=0, *;q=NaN")
+	f.Fuzz(func(t *testing.T, accept string) {
+		switch got := chooseCoding(accept); got {
+		case "gzip":
+			lower := strings.ToLower(accept)
+			if !strings.Contains(lower, "gzip") && !strings.Contains(lower, "*") {
+				t.Errorf("chooseCoding(%q) = gzip, which was not asked for", accept)
+			}
+		case "identity", "":
+		default:
+			t.Errorf("chooseCoding(%q) = %q", accept, got)
+		}
+	})
+}
+
+// Whatever headers carry metadata, only what a file can carry passes.
+func FuzzMetadata(f *testing.F) {
+	f.Add("Author", "mish")
+	f.Add("a/b", "x\xff")
+	f.Fuzz(func(t *testing.T, key, value string) {
+		m := metadataOf(http.Header{metadataHeader + key: {value}, "Other": {"x"}})
+		if m.Validate() != nil {
+			return
+		}
+		for k, v := range m {
+			if len(k)+len(v) > 4096 || len(k) > 246 || k == "" || k != strings.ToLower(k) || strings.ContainsAny(k, "/\x00 \n") || !utf8.ValidString(v) {
+				t.Errorf("metadata %q = %q is accepted", k, v)
+			}
+		}
+	})
 }
 
 func FuzzSignature(f *testing.F) {

@@ -20,7 +20,7 @@ var (
 // init says whom the daemon serves. Calling it again with the same body changes
 // nothing; a later call replaces all of an earlier one. When it names another
 // sandbox than before, or comes from another operator, all other connections
-// are dropped: they were a snapshot's.
+// and watchers are dropped: they were a snapshot's.
 func (s *Server) init(w http.ResponseWriter, r *http.Request) {
 	init, err := readInit(w, r)
 	if err != nil {
@@ -46,6 +46,7 @@ func (s *Server) init(w http.ResponseWriter, r *http.Request) {
 	}
 	if s.state.replace(init, digest) {
 		s.conns.dropOthers(connectionOf(r.Context()))
+		s.watchers.removeAll()
 	}
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -1,7 +1,10 @@
 package guestd
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"math"
 	"net/http"
 	"syscall"
 
@@ -23,9 +26,10 @@ type processService struct {
 func (s *processService) List(context.Context, *connect.Request[rpc.ListRequest]) (*connect.Response[rpc.ListResponse], error) {
 	answer := &rpc.ListResponse{}
 	for _, p := range s.server.opt.Processes.List() {
+		dir := text(p.Spec.Dir)
 		info := &rpc.ProcessInfo{
 			Pid:    uint32(p.PID),
-			Config: &rpc.ProcessConfig{Cmd: p.Spec.Command, Args: p.Spec.Args, Envs: p.Spec.Extra, Cwd: &p.Spec.Dir},
+			Config: &rpc.ProcessConfig{Cmd: p.Spec.Command, Args: p.Spec.Args, Envs: p.Spec.Extra, Cwd: &dir},
 		}
 		if p.Spec.Tag != "" {
 			info.Tag = &p.Spec.Tag
@@ -62,19 +66,37 @@ func (s *processService) Connect(ctx context.Context, req *connect.Request[rpc.C
 	if err != nil {
 		return err
 	}
-	sub := p.Subscribe()
+	sub, subErr := p.Subscribe()
+	if subErr != nil {
+		return rpcError(subErr)
+	}
 	defer sub.Close()
 	events := eventStream{process: p, sub: sub, trailer: stream.ResponseTrailer()}
 	events.send = func(e *rpc.ProcessEvent) error { return stream.Send(&rpc.ConnectResponse{Event: e}) }
 	return events.run(ctx, req.Header())
 }
 
-// Update refuses: terminals are not supported.
-func (s *processService) Update(context.Context, *connect.Request[rpc.UpdateRequest]) (*connect.Response[rpc.UpdateResponse], error) {
-	return nil, rpcError(noTerminal())
+// Update changes the size of a process's terminal.
+func (s *processService) Update(_ context.Context, req *connect.Request[rpc.UpdateRequest]) (*connect.Response[rpc.UpdateResponse], error) {
+	p, err := s.find(req.Msg.GetProcess())
+	if err != nil {
+		return nil, err
+	}
+	if req.Msg.GetPty() == nil {
+		return connect.NewResponse(&rpc.UpdateResponse{}), nil
+	}
+	size, sizeErr := terminalSize(req.Msg.GetPty())
+	if sizeErr == nil {
+		sizeErr = p.Resize(size)
+	}
+	if sizeErr != nil {
+		return nil, rpcError(sizeErr)
+	}
+	return connect.NewResponse(&rpc.UpdateResponse{}), nil
 }
 
-// SendInput writes to standard input and returns when the pipe has taken it.
+// SendInput writes to standard input, or to the terminal, and returns when that
+// has taken it.
 func (s *processService) SendInput(ctx context.Context, req *connect.Request[rpc.SendInputRequest]) (*connect.Response[rpc.SendInputResponse], error) {
 	p, err := s.find(req.Msg.GetProcess())
 	if err != nil {
@@ -135,7 +157,9 @@ func (s *processService) CloseStdin(_ context.Context, req *connect.Request[rpc.
 	if err != nil {
 		return nil, err
 	}
-	p.CloseStdin()
+	if err := p.CloseStdin(); err != nil {
+		return nil, rpcError(err)
+	}
 	return connect.NewResponse(&rpc.CloseStdinResponse{}), nil
 }
 
@@ -145,21 +169,40 @@ func (s *processService) find(sel *rpc.ProcessSelector) (*process.Process, error
 }
 
 func input(ctx context.Context, p *process.Process, in *rpc.ProcessInput) error {
-	if _, terminal := in.GetInput().(*rpc.ProcessInput_Pty); terminal {
-		return rpcError(noTerminal())
+	switch data := in.GetInput().(type) {
+	case *rpc.ProcessInput_Pty:
+		return rpcError(p.Type(ctx, data.Pty))
+	case *rpc.ProcessInput_Stdin:
+		return rpcError(p.Write(ctx, data.Stdin))
 	}
-	return rpcError(p.Write(ctx, in.GetStdin()))
+	return rpcError(errs.New(errs.Invalid, "the input is neither stdin nor pty").WithField("input"))
 }
 
-func noTerminal() error {
-	return errs.New(errs.Unsupported, "terminals are not supported").
-		WithRemedy("start the process without a pty")
+// What a terminal is whose client does not say.
+const (
+	defaultTerm    = "xterm-256color"
+	defaultColumns = 80
+	defaultRows    = 24
+)
+
+func terminalSize(pty *rpc.PTY) (process.Size, error) {
+	columns, rows := pty.GetSize().GetCols(), pty.GetSize().GetRows()
+	if columns > math.MaxUint16 || rows > math.MaxUint16 {
+		return process.Size{}, errs.New(errs.Invalid, "a terminal of %d columns and %d rows", columns, rows).
+			WithField("pty.size").WithRemedy("name at most %d of each", math.MaxUint16)
+	}
+	return process.Size{Columns: cmp.Or(uint16(columns), defaultColumns), Rows: cmp.Or(uint16(rows), defaultRows)}, nil
 }
 
 // spec turns a request into what is started.
 func (s *Server) spec(h http.Header, req *rpc.StartRequest) (process.Spec, error) {
+	var terminal *process.Size
 	if req.Pty != nil {
-		return process.Spec{}, noTerminal()
+		size, err := terminalSize(req.GetPty())
+		if err != nil {
+			return process.Spec{}, err
+		}
+		terminal = &size
 	}
 	init := s.current()
 	user, err := s.userOf(h, "", init)
@@ -179,8 +222,16 @@ func (s *Server) spec(h http.Header, req *rpc.StartRequest) (process.Spec, error
 	if h.Get(wire.HeaderCleanEnv) != "1" {
 		env = s.environment(user, init, env)
 	}
+	if terminal != nil && env["TERM"] == "" {
+		env = maps.Clone(env)
+		if env == nil {
+			env = map[string]string{}
+		}
+		env["TERM"] = defaultTerm
+	}
 	return process.Spec{
 		Command: config.GetCmd(), Args: config.GetArgs(), Env: pairs(env), Extra: config.GetEnvs(), Dir: dir,
 		User: user, Stdin: req.Stdin == nil || req.GetStdin(), Tag: req.GetTag(), Limit: limit,
+		Terminal: terminal,
 	}, nil
 }

@@ -42,6 +42,8 @@ type Options struct {
 	Secret    *initd.Secret // who is operator; closed by the caller
 	Users     *account.Database
 	Log       *slog.Logger
+	// StallLimit is how long a transfer may stand still; 0 is 5 minutes.
+	StallLimit time.Duration
 }
 
 // Server answers the daemon's calls. It is safe for concurrent use.
@@ -49,11 +51,13 @@ type Server struct {
 	opt   Options
 	state *state
 	conns *connections
+
+	watchers *watchers
 }
 
 // New returns a server.
 func New(opt Options) *Server {
-	return &Server{opt: opt, state: &state{}, conns: newConnections()}
+	return &Server{opt: opt, state: &state{}, conns: newConnections(), watchers: newWatchers()}
 }
 
 // Handler returns the handler of all routes.
@@ -68,6 +72,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("GET /metrics", s.user(s.metrics))
 	mux.Handle("GET /files", s.fileUser(s.download))
 	mux.Handle("POST /files", s.fileUser(s.upload))
+	mux.Handle("POST /files/compose", s.user(s.compose))
 	path, handler := processconnect.NewProcessHandler(&processService{server: s}, limits)
 	mux.Handle(path, s.user(handler.ServeHTTP))
 	path, handler = filesystemconnect.NewFilesystemHandler(&filesystemService{server: s}, limits)
@@ -94,6 +99,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
+	defer s.watchers.end()
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return errs.Wrap(err, errs.Internal, "guestd.Serve", "the listener failed")
 	}

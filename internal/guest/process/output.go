@@ -3,7 +3,11 @@ package process
 import (
 	"context"
 	"io"
+	"slices"
 	"sync"
+	"time"
+
+	"github.com/lehr-dev/lehr/internal/errs"
 )
 
 // Stream tells where output was written.
@@ -13,6 +17,7 @@ type Stream int
 const (
 	Stdout Stream = iota + 1
 	Stderr
+	Terminal // both, of a process that has one
 )
 
 // Sizes of the output path, in bytes.
@@ -20,7 +25,11 @@ const (
 	readSize    = 64 << 10     // one read, and the most one Chunk holds; a pipe's usual size
 	queueSize   = 2 * readSize // what waits for one subscriber
 	backlogSize = 64 << 10     // what is kept for the next
+	lagSize     = 1 << 20      // what waits for one that is slower than another
 )
+
+// maxSubscribers bounds who follows one process.
+const maxSubscribers = 64
 
 // Chunk is a piece of output.
 type Chunk struct {
@@ -71,19 +80,24 @@ func (q *queue) trim(limit int) {
 	}
 }
 
+// standstill is how long the first subscriber may take nothing while others
+// wait.
+const standstill = 10 * time.Second
+
 // hub passes the output of one process to its subscribers. The process's
 // readers publish, subscribers take; mu guards everything, room is signalled
 // when a queue shrank or a subscriber went.
 type hub struct {
 	mu      sync.Mutex
 	room    *sync.Cond
-	subs    map[*Subscription]struct{}
-	backlog queue // output nobody was there for; empty while anybody is
+	subs    []*Subscription // as they came; the first sets the pace
+	backlog queue           // output nobody was there for; empty while anybody is
 	closed  bool
+	alarm   *time.Timer // of wakeIn; nil until it is needed
 }
 
 func newHub() *hub {
-	h := &hub{subs: map[*Subscription]struct{}{}}
+	h := &hub{}
 	h.room = sync.NewCond(&h.mu)
 	return h
 }
@@ -93,25 +107,31 @@ func newHub() *hub {
 // Next; Close may be called from any, more than once.
 type Subscription struct {
 	hub   *hub
-	queue queue         // guarded by hub.mu
 	ready chan struct{} // has room for one: something changed
+
+	// Guarded by hub.mu.
+	queue queue
+	lost  bool      // it fell behind the others and gets no more
+	since time.Time // when it last had room or took something
 }
 
 func (h *hub) subscribe() *Subscription {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := &Subscription{hub: h, ready: make(chan struct{}, 1), queue: h.backlog}
+	s := &Subscription{hub: h, ready: make(chan struct{}, 1), queue: h.backlog, since: time.Now()}
 	h.backlog = queue{}
-	h.subs[s] = struct{}{}
+	h.subs = append(h.subs, s)
 	return s
 }
 
-// publish hands data to every subscriber, waiting for the slowest, or keeps it
-// in the backlog. It returns at once when the hub is closed.
+// publish hands data to every subscriber, or keeps it in the backlog. It waits
+// for the first subscriber; another one that falls too far behind it is lost
+// and told so, as is the first when it stands still while others wait. It
+// returns at once when the hub is closed.
 func (h *hub) publish(stream Stream, data []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for !h.closed && h.full() {
+	for h.mustWait() {
 		h.room.Wait()
 	}
 	if h.closed {
@@ -122,20 +142,72 @@ func (h *hub) publish(stream Stream, data []byte) {
 		h.backlog.trim(backlogSize)
 		return
 	}
-	for s := range h.subs {
+	for _, s := range slices.Clone(h.subs) {
+		switch {
+		case s.queue.size+len(data) > lagSize:
+			h.lose(s)
+			continue
+		case s.hasRoom():
+			s.since = time.Now()
+		}
 		s.queue.add(stream, data)
 		s.wake()
 	}
 }
 
-// full reports whether a subscriber has no room for another read.
-func (h *hub) full() bool {
-	for s := range h.subs {
-		if s.queue.size+readSize > queueSize {
+// mustWait reports whether the first subscriber has no room. When others have,
+// its time is limited.
+func (h *hub) mustWait() bool {
+	for !h.closed && len(h.subs) > 0 {
+		first := h.subs[0]
+		if first.hasRoom() {
+			return false
+		}
+		if !slices.ContainsFunc(h.subs, (*Subscription).hasRoom) {
 			return true
 		}
+		if left := standstill - time.Since(first.since); left > 0 {
+			h.wakeIn(left)
+			return true
+		}
+		h.lose(first)
 	}
 	return false
+}
+
+// wakeIn lets the writers look again after d.
+func (h *hub) wakeIn(d time.Duration) {
+	if h.alarm == nil {
+		h.alarm = time.AfterFunc(d, h.room.Broadcast)
+		return
+	}
+	h.alarm.Reset(d)
+}
+
+// lose ends s, which keeps what it has.
+func (h *hub) lose(s *Subscription) {
+	s.lost = true
+	h.remove(s)
+	s.wake()
+}
+
+// remove reports whether s was still there.
+func (h *hub) remove(s *Subscription) bool {
+	i := slices.Index(h.subs, s)
+	if i >= 0 {
+		h.subs = slices.Delete(h.subs, i, i+1)
+	}
+	return i >= 0
+}
+
+// hasRoom reports whether there is room for another read.
+func (s *Subscription) hasRoom() bool { return s.queue.size+readSize <= queueSize }
+
+// crowded reports whether nobody else may subscribe.
+func (h *hub) crowded() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.subs) >= maxSubscribers
 }
 
 // close ends the output: subscribers drain what they have.
@@ -143,8 +215,11 @@ func (h *hub) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
+	if h.alarm != nil {
+		h.alarm.Stop()
+	}
 	h.room.Broadcast()
-	for s := range h.subs {
+	for _, s := range h.subs {
 		s.wake()
 	}
 }
@@ -157,15 +232,13 @@ func (s *Subscription) wake() {
 }
 
 // Next returns the next piece of output, waiting for it. It returns io.EOF
-// after the last one and the cause of ctx when that ends first.
+// after the last one, Exhausted with code "follower_lost" when others were too
+// much faster, and the cause of ctx when that ends first.
 func (s *Subscription) Next(ctx context.Context) (Chunk, error) {
 	for {
-		chunk, ok, closed := s.poll()
-		if ok {
-			return chunk, nil
-		}
-		if closed {
-			return Chunk{}, io.EOF
+		chunk, ok, end := s.poll()
+		if ok || end != nil {
+			return chunk, end
 		}
 		select {
 		case <-s.ready:
@@ -175,15 +248,23 @@ func (s *Subscription) Next(ctx context.Context) (Chunk, error) {
 	}
 }
 
-func (s *Subscription) poll() (chunk Chunk, ok, closed bool) {
+// poll returns a chunk where there is one, else why there will be none any
+// more, else neither.
+func (s *Subscription) poll() (chunk Chunk, ok bool, end error) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
-	if len(s.queue.chunks) == 0 {
-		return Chunk{}, false, s.hub.closed
+	switch {
+	case len(s.queue.chunks) > 0:
+		chunk, s.since = s.queue.take(), time.Now()
+		s.hub.room.Broadcast()
+		return chunk, true, nil
+	case s.lost:
+		return Chunk{}, false, errs.New(errs.Exhausted, "this follower is too far behind others of the same process").
+			WithCode("follower_lost").WithRemedy("connect again and read faster; what was written meanwhile is lost to it")
+	case s.hub.closed:
+		return Chunk{}, false, io.EOF
 	}
-	chunk = s.queue.take()
-	s.hub.room.Broadcast()
-	return chunk, true, false
+	return Chunk{}, false, nil
 }
 
 // Close ends the subscription. What the last subscriber had not taken is kept
@@ -191,10 +272,9 @@ func (s *Subscription) poll() (chunk Chunk, ok, closed bool) {
 func (s *Subscription) Close() {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
-	if _, ok := s.hub.subs[s]; !ok {
+	if !s.hub.remove(s) {
 		return
 	}
-	delete(s.hub.subs, s)
 	if len(s.hub.subs) == 0 {
 		s.hub.backlog = s.queue
 		s.hub.backlog.trim(backlogSize)

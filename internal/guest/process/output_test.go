@@ -5,10 +5,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/lehr-dev/lehr/internal/errs"
 )
 
 // drain takes all that is left of a closed hub's subscription.
@@ -73,7 +77,7 @@ func TestBacklogFromSubscriber(t *testing.T) {
 func TestBackPressure(t *testing.T) {
 	t.Parallel()
 	for name, release := range map[string]func(h *hub, s *Subscription){
-		"take":  func(_ *hub, s *Subscription) { _, _ = s.poll3() },
+		"take":  func(_ *hub, s *Subscription) { _, _, _ = s.poll() },
 		"leave": func(_ *hub, s *Subscription) { s.Close() },
 		"close": func(h *hub, _ *Subscription) { h.close() },
 	} {
@@ -101,10 +105,88 @@ func TestBackPressure(t *testing.T) {
 	}
 }
 
-// poll3 is poll without the flags.
-func (s *Subscription) poll3() (Chunk, bool) {
-	c, ok, _ := s.poll()
-	return c, ok
+// told takes what s has, which must end with the loss of its subscription.
+func told(t *testing.T, s *Subscription) (got int) {
+	t.Helper()
+	for {
+		c, err := s.Next(t.Context())
+		if err == nil {
+			got += len(c.Data)
+			continue
+		}
+		if !errors.Is(err, &errs.Error{Kind: errs.Exhausted, Code: "follower_lost"}) {
+			t.Errorf("Next = %v, want follower_lost", err)
+		}
+		return got
+	}
+}
+
+// Of two subscribers the first sets the pace; the other gets what fits and is
+// then told, and the first misses nothing.
+func TestSlowFollowerIsTold(t *testing.T) {
+	t.Parallel()
+	h := newHub()
+	first, slow := h.subscribe(), h.subscribe()
+	block := bytes.Repeat([]byte("x"), readSize)
+	const blocks = 2 * lagSize / readSize
+	for range blocks {
+		h.publish(Stdout, block)
+		if c, err := first.Next(t.Context()); err != nil || len(c.Data) != readSize {
+			t.Fatalf("Next of the first = %d bytes, %v; want %d", len(c.Data), err, readSize)
+		}
+	}
+	if got := told(t, slow); got != lagSize {
+		t.Errorf("the slow one got %d bytes, want %d", got, lagSize)
+	}
+	slow.Close()
+	h.close()
+	if rest := drain(t, first); rest != "" {
+		t.Errorf("the first has %d bytes left, want none", len(rest))
+	}
+}
+
+// A first subscriber that stands still holds the others up for a moment and is
+// told; while it still takes something, however slowly, nobody loses anything.
+func TestStandstillIsTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub()
+		first, second := h.subscribe(), h.subscribe()
+		block := bytes.Repeat([]byte("x"), readSize)
+		const blocks = 20
+		go func() {
+			for range blocks {
+				h.publish(Stdout, block)
+			}
+			h.close()
+		}()
+		var got atomic.Int64
+		go func() {
+			for {
+				c, err := second.Next(t.Context())
+				if err != nil {
+					return
+				}
+				got.Add(int64(len(c.Data)))
+			}
+		}()
+		for range 5 {
+			time.Sleep(standstill - time.Second)
+			if _, err := first.Next(t.Context()); err != nil {
+				t.Fatalf("Next of the slow first = %v", err)
+			}
+		}
+		synctest.Wait()
+		if got := got.Load(); got != 7*readSize {
+			t.Errorf("while the first has taken 5 blocks, the second got %d bytes, want 7 blocks", got)
+		}
+		time.Sleep(standstill + time.Second)
+		synctest.Wait()
+		if got := got.Load(); got != blocks*readSize {
+			t.Errorf("after the standstill the second got %d bytes, want %d", got, blocks*readSize)
+		}
+		told(t, first)
+	})
 }
 
 func TestNextEndsWithContext(t *testing.T) {

@@ -43,8 +43,13 @@ func newProcess(spec Spec, pid int, stdio *stdio, c children) *Process {
 }
 
 // Subscribe returns the output from now on, preceded by what was kept while
-// nobody was subscribed.
-func (p *Process) Subscribe() *Subscription { return p.hub.subscribe() }
+// nobody was subscribed. Errors: Exhausted beyond 64 subscriptions.
+func (p *Process) Subscribe() (*Subscription, error) {
+	if p.hub.crowded() {
+		return nil, errs.New(errs.Exhausted, "more than %d clients follow the process", maxSubscribers)
+	}
+	return p.hub.subscribe(), nil
+}
 
 // End returns how the process ended. It is valid once a subscription has
 // returned io.EOF or Done is closed.
@@ -104,17 +109,34 @@ func (p *Process) exited(status syscall.WaitStatus) {
 	p.mu.Unlock()
 	close(p.ended)
 	deadline := time.Now().Add(silence)
-	for _, file := range p.stdio.out {
+	for _, out := range p.stdio.out {
 		// A reader that has seen the end of its pipe has closed it already.
-		_ = file.SetReadDeadline(deadline)
+		_ = out.file.SetReadDeadline(deadline)
 	}
-	p.CloseStdin()
+	// A terminal is closed by its reader.
+	_ = p.CloseStdin()
 }
 
 // Write writes data to standard input, waiting while the pipe is full. Errors:
 // Conflict when there is no open standard input; the cause of ctx.
 func (p *Process) Write(ctx context.Context, data []byte) error {
-	if p.stdio.in == nil {
+	if p.Spec.Terminal != nil {
+		return hasTerminal()
+	}
+	return p.write(ctx, data)
+}
+
+// Type writes data to the terminal as if it were typed, waiting while nobody
+// reads it. Errors: Conflict when there is no open terminal; the cause of ctx.
+func (p *Process) Type(ctx context.Context, data []byte) error {
+	if p.Spec.Terminal == nil {
+		return noTerminal()
+	}
+	return p.write(ctx, data)
+}
+
+func (p *Process) write(ctx context.Context, data []byte) error {
+	if p.stdio.in == nil || isClosed(p.ended) {
 		return stdinClosed()
 	}
 	select {
@@ -146,9 +168,14 @@ func stdinClosed() error {
 	return errs.New(errs.Conflict, "the process's standard input is closed").WithCode("stdin_closed")
 }
 
-// CloseStdin ends standard input; a second call does nothing.
-func (p *Process) CloseStdin() {
+// CloseStdin ends standard input; a second call does nothing. Errors: Conflict
+// when the process has a terminal, which has no end but a typed one.
+func (p *Process) CloseStdin() error {
+	if p.Spec.Terminal != nil {
+		return hasTerminal()
+	}
 	if p.stdio.in != nil {
 		_ = p.stdio.in.Close()
 	}
+	return nil
 }

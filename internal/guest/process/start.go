@@ -10,17 +10,23 @@ import (
 	"github.com/lehr-dev/lehr/internal/errs"
 )
 
-// stdio holds both ends of a process's pipes until it has been started, then
-// ours.
+// stdio holds both ends of what a process reads and writes until it has been
+// started, then ours.
 type stdio struct {
-	in     *os.File    // nil: standard input is empty
-	out    [2]*os.File // standard output, standard error
+	in     *os.File // nil: standard input is empty
+	out    []source
 	theirs [3]*os.File
 }
 
-func newStdio(stdin bool) (*stdio, error) {
+// source is where one stream of output comes from.
+type source struct {
+	stream Stream
+	file   *os.File
+}
+
+func newStdio(spec Spec) (*stdio, error) {
 	s := &stdio{}
-	err := s.open(stdin)
+	err := s.open(spec)
 	if err != nil {
 		s.closeOurs()
 		s.closeTheirs()
@@ -29,8 +35,17 @@ func newStdio(stdin bool) (*stdio, error) {
 	return s, nil
 }
 
-func (s *stdio) open(stdin bool) (err error) {
-	if stdin {
+func (s *stdio) open(spec Spec) (err error) {
+	if spec.Terminal != nil {
+		ours, theirs, err := openTerminal(spec.User, *spec.Terminal)
+		if err != nil {
+			return err
+		}
+		s.in, s.out = ours, []source{{Terminal, ours}}
+		s.theirs = [3]*os.File{theirs, theirs, theirs}
+		return nil
+	}
+	if spec.Stdin {
 		s.in, s.theirs[0], err = pipe(false)
 	} else {
 		s.theirs[0], err = emptyInput()
@@ -38,10 +53,12 @@ func (s *stdio) open(stdin bool) (err error) {
 	if err != nil {
 		return err
 	}
-	for i := range s.out {
-		if s.out[i], s.theirs[i+1], err = pipe(true); err != nil {
+	for i, stream := range []Stream{Stdout, Stderr} {
+		ours, theirs, err := pipe(true)
+		if err != nil {
 			return err
 		}
+		s.out, s.theirs[i+1] = append(s.out, source{stream, ours}), theirs
 	}
 	return nil
 }
@@ -68,10 +85,11 @@ func (s *stdio) closeTheirs() {
 }
 
 func (s *stdio) closeOurs() {
-	for _, f := range []*os.File{s.in, s.out[0], s.out[1]} {
-		if f != nil {
-			_ = f.Close()
-		}
+	if s.in != nil {
+		_ = s.in.Close()
+	}
+	for _, out := range s.out {
+		_ = out.file.Close()
 	}
 }
 
@@ -190,6 +208,8 @@ func fork(path string, spec Spec, stdio *stdio) (int, error) {
 		Files: files,
 		Sys: &syscall.SysProcAttr{
 			Setsid: true,
+			// Of the child's descriptors, 0 is the terminal.
+			Setctty: spec.Terminal != nil,
 			Credential: &syscall.Credential{
 				Uid: spec.User.UID, Gid: spec.User.GID, Groups: spec.User.Groups,
 			},

@@ -31,7 +31,9 @@ type Spec struct {
 	Dir   string       // absolute
 	User  account.User // whose rights and groups
 	Stdin bool         // a pipe to write to; otherwise empty input
-	Tag   string       // "" is none
+	// Terminal gives it a controlling terminal of this size instead of pipes.
+	Terminal *Size
+	Tag      string // "" is none
 	// Limit ends the process and what it started after this time; 0 is none.
 	Limit time.Duration
 }
@@ -68,9 +70,9 @@ func (s *Supervisor) Start(spec Spec) (*Process, *Subscription, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	stdio, err := newStdio(spec.Stdin)
+	stdio, err := newStdio(spec)
 	if err != nil {
-		return nil, nil, errs.Wrap(err, errs.Exhausted, "process.Start", "no pipe could be made")
+		return nil, nil, errs.Wrap(err, errs.Exhausted, "process.Start", "no pipe or terminal could be made")
 	}
 	defer stdio.closeTheirs()
 	s.mu.Lock()
@@ -95,27 +97,32 @@ func (s *Supervisor) Start(spec Spec) (*Process, *Subscription, error) {
 // and forgets the process when both are complete.
 func (s *Supervisor) follow(p *Process, ended <-chan syscall.WaitStatus) {
 	var pumps sync.WaitGroup
-	pumps.Go(func() { s.drain(p, Stdout) })
-	pumps.Go(func() { s.drain(p, Stderr) })
+	for _, out := range p.stdio.out {
+		pumps.Go(func() { s.drain(p, out) })
+	}
 	p.armLimit()
 	p.exited(<-ended)
 	pumps.Wait()
 	s.mu.Lock()
-	delete(s.running, p.PID)
+	if s.running[p.PID] == p {
+		// While its output was read the kernel may have given its number away.
+		delete(s.running, p.PID)
+	}
 	s.mu.Unlock()
 	p.hub.close()
 	close(p.done)
 }
 
 // drain passes on one stream and, when something the process left behind still
-// holds it, keeps emptying it.
-func (s *Supervisor) drain(p *Process, stream Stream) {
-	file := p.stdio.out[stream-1]
-	if s.buffers.pump(file, p.ended, func(b []byte) { p.hub.publish(stream, b) }) {
-		file.Close()
+// holds its pipe, keeps emptying it. A terminal is hung up: what still uses it
+// gets SIGHUP.
+func (s *Supervisor) drain(p *Process, out source) {
+	closed := s.buffers.pump(out.file, p.ended, func(b []byte) { p.hub.publish(out.stream, b) })
+	if closed || out.stream == Terminal {
+		out.file.Close()
 		return
 	}
-	s.work.Go(func() { s.buffers.discard(file) })
+	s.work.Go(func() { s.buffers.discard(out.file) })
 }
 
 // List returns the processes that run, by number.
