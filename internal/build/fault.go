@@ -36,6 +36,9 @@ const (
 	CodePlatform    = "platform"     // everything else that is not the recipe's fault
 )
 
+// codeGuestSilent is what a host says when a guest daemon stands still.
+const codeGuestSilent = "guest_silent"
+
 // Why an attempt is cut short. They travel as causes of its context.
 var (
 	errAttemptOver  = errors.New("the attempt is over")
@@ -124,7 +127,7 @@ func remedy(code string) string {
 	case CodePids:
 		return "start fewer processes at once"
 	case CodeGuestLost:
-		return "do not end process 1 or what runs under /.lehr"
+		return "do not end or stop process 1 or what runs under /.lehr"
 	case CodeBaseMissing:
 		return "name a base that exists"
 	}
@@ -160,6 +163,9 @@ func (a *attempt) callFault(ctx context.Context, at spot, err error) error {
 	}
 	if reason, why := commandRefused(err); reason {
 		return userFault(ctx, at, CodeStepFailed, why)
+	}
+	if errs.CodeOf(err) == codeGuestSilent {
+		return userFault(ctx, at, CodeGuestLost, "the sandbox's guest daemon was stopped")
 	}
 	box, found, lookErr := a.sandboxEnd(ctx)
 	switch {

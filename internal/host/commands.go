@@ -20,7 +20,7 @@ const maxStdin = 1 << 20
 const verdictWait = 3 * time.Second
 
 // withGuest runs f with the guest daemon of a running sandbox, until ctx, the
-// sandbox or the host ends.
+// sandbox or the host ends, or the daemon stands still.
 func (h *Host) withGuest(ctx context.Context, id lehr.SandboxID, f func(ctx context.Context, g Guest) error) error {
 	ctx, leave, err := h.enter(ctx)
 	if err != nil {
@@ -42,7 +42,11 @@ func (h *Host) withGuest(ctx context.Context, id lehr.SandboxID, f func(ctx cont
 	}
 	ctx, release := join(ctx, s.life)
 	defer release()
-	return h.ruling(s, f(ctx, guest))
+	heard := hearing{clock: h.clock, running: func() bool { return h.wantRunning(s) == nil }, health: func(ctx context.Context) error {
+		_, err := guest.Health(ctx)
+		return err
+	}}
+	return h.ruling(s, heard.run(ctx, func(ctx context.Context) error { return f(ctx, guest) }))
 }
 
 // ruling turns a failure into the end of the sandbox where that is the cause. A

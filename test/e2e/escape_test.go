@@ -1,0 +1,296 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/lehr-dev/lehr/test/escape/corpus"
+	"github.com/lehr-dev/lehr/test/world"
+)
+
+func nsHandle(fd int) netns.NsHandle { return netns.NsHandle(fd) }
+
+// TestEscape tries every way of test/escape/corpus from a sandbox, as root and
+// as an ordinary user. The host is a network namespace of the test with the
+// whole platform in it; behind every denied address is a listener that must see
+// nothing, and every packet on the wire is looked at. That the checks can see
+// something is shown first: the same program, run outside, comes through.
+func TestEscape(t *testing.T) {
+	if !apart(t) {
+		return
+	}
+	o := newOutside(t)
+	e := newEscape(t, o)
+	e.bites()
+	before := hostState(t, e.env.Canary, e.env.PID)
+	started, wall := time.Now(), time.Now().Round(0)
+	e.boxes()
+	for _, user := range []string{"0:0", "1000:1000"} {
+		t.Run("user "+strings.ReplaceAll(user, ":", " "), func(t *testing.T) { e.inside(t, user) })
+	}
+	e.silence()
+	if after := hostState(t, e.env.Canary, e.env.PID); after != before {
+		t.Errorf("the host has changed.\nbefore:\n%s\nafter:\n%s", before, after)
+	}
+	if drift := time.Now().Round(0).Sub(wall) - time.Since(started); drift.Abs() > time.Second {
+		t.Errorf("the host's clock was moved by %s", drift)
+	}
+	if got := e.w.OK("run", "probe", "--", "/bin/echo", "healthy"); got != "healthy\n" {
+		t.Errorf("after all attempts a sandbox says %q", got)
+	}
+}
+
+// escape is the platform with a template that holds the probe.
+type escape struct {
+	t     *testing.T
+	w     *world.World
+	o     *outside
+	env   corpus.Env
+	probe string // its path outside
+	box   string // the sandbox that tries
+	other string // its sibling
+}
+
+func newEscape(t *testing.T, o *outside) *escape {
+	t.Helper()
+	dir := t.TempDir()
+	e := &escape{t: t, o: o, probe: filepath.Join(dir, "probe")}
+	build := exec.Command("go", "build", "-o", e.probe, "github.com/lehr-dev/lehr/test/escape/probe")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the probe: %v\n%s", err, out)
+	}
+	e.env = corpus.Env{
+		Canary: filepath.Join(dir, "canary"), Secret: "canary of the host " + rand(t), Socket: filepath.Join(dir, "socket"),
+		Abstract: "lehr-e2e-" + rand(t), Host: uplinkAddress, Other: otherAddress, Port: knockPort, Public: publicAddress, GuestPort: 49983,
+	}
+	if err := os.WriteFile(e.env.Canary, []byte(e.env.Secret), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o.listenOnHost(t, e.env.Socket, e.env.Abstract)
+	e.victim()
+	e.sharedMemory()
+	e.w = world.Start(t)
+	fmt.Sscanf(e.w.URL(), "http://127.0.0.1:%d", &e.env.APIPort)
+	mustBuild(t, e.w, "RUN true", "-t", "probe", "--base", "dir:"+e.root())
+	return e
+}
+
+func rand(t *testing.T) string {
+	t.Helper()
+	b := make([]byte, 8)
+	if _, err := unix.Getrandom(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%x", b)
+}
+
+// victim starts a process of the host that sandboxes would like to reach.
+func (e *escape) victim() {
+	e.t.Helper()
+	cmd := exec.Command("sleep", "100000")
+	if err := cmd.Start(); err != nil {
+		e.t.Fatal(err)
+	}
+	e.env.PID = cmd.Process.Pid
+	e.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+}
+
+// sharedMemory makes a segment of the host with the secret in it.
+func (e *escape) sharedMemory() {
+	e.t.Helper()
+	e.env.Memory = 0x6c656872 + os.Getpid()
+	id, err := unix.SysvShmGet(e.env.Memory, 4096, unix.IPC_CREAT|unix.IPC_EXCL|0o666)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { _, _ = unix.SysvShmCtl(id, unix.IPC_RMID, nil) })
+	b, err := unix.SysvShmAttach(id, 0, 0)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	copy(b, e.env.Secret)
+}
+
+// root is the root file system of the probe's template.
+func (e *escape) root() string {
+	e.t.Helper()
+	root := e.t.TempDir()
+	for _, dir := range []string{"bin", "etc", "tmp", "root"} {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		e.t.Fatal("busybox is missing: tools/need.sh test installs it")
+	}
+	for from, to := range map[string]string{busybox: "bin/sh", e.probe: "probe"} {
+		b, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(root, to), b, 0o755)
+		}
+		if err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"echo", "sleep", "cat"} {
+		if err := os.Link(filepath.Join(root, "bin/sh"), filepath.Join(root, "bin", name)); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	passwd := "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n"
+	if err := os.WriteFile(filepath.Join(root, "etc/passwd"), []byte(passwd), 0o644); err != nil {
+		e.t.Fatal(err)
+	}
+	return root
+}
+
+// bites runs outside what must come through there, and looks whether the
+// listeners see it.
+func (e *escape) bites() {
+	e.t.Helper()
+	ran := 0
+	for _, a := range corpus.All() {
+		if !a.Bites {
+			continue
+		}
+		ran++
+		e.o.take()
+		cmd := exec.Command(e.probe, "try", a.ID)
+		cmd.Stdin = bytes.NewReader(e.input())
+		out, err := cmd.CombinedOutput()
+		var report corpus.Report
+		if err != nil || json.Unmarshal(out, &report) != nil || report.Got != corpus.Breached {
+			e.t.Errorf("%s (%s: %s) outside = %s %v, want it breached: inside it proves nothing", a.ID, a.What, a.How, out, err)
+		}
+		if seen, _ := e.o.take(); a.Listens != "" && seen[a.Listens] == 0 {
+			e.t.Errorf("%s: the listener %q did not see it: its silence proves nothing", a.ID, a.Listens)
+		}
+	}
+	if ran < 20 {
+		e.t.Errorf("only %d attempts were shown to bite", ran)
+	}
+	// And the eyes on the wire.
+	cmd := exec.Command(e.probe, "try", "metadata-01")
+	cmd.Stdin = bytes.NewReader(e.input())
+	_ = cmd.Run()
+	if _, packets := e.o.take(); len(packets) == 0 {
+		e.t.Error("the watch on the wire does not see a packet to a denied address")
+	}
+}
+
+func (e *escape) input() []byte {
+	e.t.Helper()
+	b, err := json.Marshal(e.env)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return b
+}
+
+// boxes starts the sandbox that tries and its sibling, in which somebody
+// listens.
+func (e *escape) boxes() {
+	e.t.Helper()
+	e.other = create(e.t, e.w, "probe").ID
+	e.box = create(e.t, e.w, "probe").ID
+	listen := e.w.Command("sandbox", "exec", e.other, "--", "/probe", "listen", fmt.Sprint(knockPort))
+	out, err := listen.StdoutPipe()
+	if err == nil {
+		err = listen.Start()
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { _ = listen.Process.Kill(); _ = listen.Wait() })
+	if !bufio.NewScanner(out).Scan() {
+		e.t.Fatal("the sibling does not listen")
+	}
+	if e.env.Siblings = outerAddresses(e.t); len(e.env.Siblings) < 2 {
+		e.t.Fatalf("outer addresses = %v, want those of two sandboxes at least", e.env.Siblings)
+	}
+	if got := e.ask(); got != "0" {
+		e.t.Errorf("the sibling's listener counts %q, want 0", got)
+	}
+}
+
+// ask visits the sibling's listener from the sibling itself.
+func (e *escape) ask() string {
+	e.t.Helper()
+	return strings.TrimSpace(e.w.OK("sandbox", "exec", e.other, "--", "/probe", "ask", fmt.Sprint(knockPort)))
+}
+
+// inside tries everything as one user.
+func (e *escape) inside(t *testing.T, user string) {
+	for _, a := range corpus.All() {
+		t.Run(a.ID, func(t *testing.T) {
+			box := e.box
+			w := e.w.In(t)
+			if a.Alone {
+				box = create(t, w, "probe").ID
+			}
+			r := w.RunInput(string(e.input()), "sandbox", "exec", box, "-i", "--user", user, "--timeout", "60s", "--", "/probe", "try", a.ID)
+			if a.Alone {
+				e.stillOurs(t, w, box)
+				if r.Code != 0 {
+					return // the sandbox ended, by its name
+				}
+			}
+			var report corpus.Report
+			if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil {
+				t.Fatalf("%s, %s = exit code %d, %q, %q", a.What, a.How, r.Code, r.Stdout, r.Stderr)
+			}
+			if ok := report.Got == a.Want || report.Got == corpus.Refused && a.Want == corpus.Contained; !ok {
+				t.Errorf("%s, %s = %s (%s), want %s", a.What, a.How, report.Got, report.Detail, a.Want)
+			}
+		})
+	}
+}
+
+// stillOurs looks whether a sandbox in which the guest daemon was attacked works
+// or has ended by a name, and can be killed in any case.
+func (e *escape) stillOurs(t *testing.T, w *world.World, box string) {
+	t.Helper()
+	r := w.Run("sandbox", "exec", box, "--timeout", "5s", "--", "/bin/echo", "lives")
+	b := get(t, w, box)
+	switch {
+	case r.Stdout == "lives\n" && b.State == "running":
+	case b.State == "failed" && b.Reason != nil && *b.Reason == "guest_lost":
+	default:
+		t.Errorf("the sandbox is %s (%s), a command in it = %d %q %q; want it to work or to be lost by name", b.State, reason(b), r.Code, r.Stdout, r.Stderr)
+	}
+	if r := w.Run("sandbox", "kill", box); r.Code != 0 && b.State == "running" {
+		t.Errorf("kill = %d %q", r.Code, r.Stderr)
+	}
+}
+
+// silence checks that nobody outside saw anything but what is allowed.
+func (e *escape) silence() {
+	e.t.Helper()
+	seen, packets := e.o.take()
+	if seen[corpus.ListenOutside("public")] == 0 {
+		e.t.Error("the allowed address saw nothing, so the silence of the others proves nothing")
+	}
+	delete(seen, corpus.ListenOutside("public"))
+	if len(seen) > 0 {
+		e.t.Errorf("listeners were reached: %v", seen)
+	}
+	if len(packets) > 0 {
+		e.t.Errorf("packets got out: %q", packets[:min(len(packets), 20)])
+	}
+	if got := e.ask(); got != "1" {
+		e.t.Errorf("the sibling's listener counts %q visits, want 1, its own", got)
+	}
+}
