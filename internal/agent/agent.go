@@ -191,6 +191,9 @@ type Bases interface {
 	// Concurrent calls share the work, a later one finds it made. Errors as
 	// ResolveImage; Invalid names what of the image cannot be used.
 	PullImage(ctx context.Context, r RegistryImage) (Image, error)
+	// PullProgress says how far a PullImage of the reference has come that is
+	// under way; zero where there is none.
+	PullProgress(ctx context.Context, reference string) (PullProgress, error)
 	// ImportImage makes an image from a stream. Errors: Invalid names the entry.
 	ImportImage(ctx context.Context, kind ImportKind, r io.Reader) (Image, error)
 }
@@ -212,6 +215,13 @@ type RegistryAuth struct {
 type ResolvedImage struct {
 	Reference string           // complete, with the digest of the manifest for this platform
 	Config    lehr.ImageConfig // as the image says it; Debian is not known yet
+	Template  string           // a template stands in for the image; the rest is empty
+}
+
+// PullProgress is how far a pull has come.
+type PullProgress struct {
+	Layers, LayersDone int32
+	Bytes, BytesDone   int64 // as they are fetched
 }
 
 // Artifacts makes and removes images and snapshots.

@@ -35,6 +35,11 @@ type Images interface {
 	Path(ctx context.Context, d lehr.Digest) (string, error)
 	// Import makes an image from a stream. Errors: Invalid names the entry.
 	Import(ctx context.Context, kind agent.ImportKind, r io.Reader) (agent.Image, error)
+	// Resolve says what a reference to a registry's image means now, and Pull
+	// makes an image of one that it pinned, or finds it made; tell hears how far
+	// it is. Errors as for agent.Bases.
+	Resolve(ctx context.Context, r agent.RegistryImage) (agent.ResolvedImage, error)
+	Pull(ctx context.Context, r agent.RegistryImage, tell func(agent.PullProgress)) (agent.Image, error)
 	// Minimal makes the minimal base where it is missing.
 	Minimal(ctx context.Context) (agent.Image, error)
 	// Flatten merges an image and an overlayfs-style tar into a durable image.
@@ -121,6 +126,8 @@ type Host struct {
 	snapshots *snapshotStore
 	pool      *pool
 	minimal   shared[agent.Image]
+	pulls     flights[agent.Image]
+	progress  sync.Map // of pulls that are under way: reference to agent.PullProgress
 
 	life context.Context //nolint:containedctx // the host's own life, ended by Close
 	end  context.CancelCauseFunc

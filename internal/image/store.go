@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,11 +25,13 @@ import (
 const (
 	imagesDir   = "sha256"
 	imageSuffix = ".erofs"
+	pullsDir    = "pulls"
 	tempDir     = "tmp"
 	lockFile    = "lock"
 	tempImage   = "image-"
 	tempSpool   = "spool-"
 	tempScratch = "scratch-"
+	tempRecord  = "record-"
 )
 
 // Store keeps images in a folder, each under a path that only depends on its
@@ -36,6 +39,7 @@ const (
 // several processes at once; each image is written once.
 type Store struct {
 	images string   // folder of the images
+	pulls  string   // folder of the records of pulls
 	tmp    string   // folder of what is being written
 	lock   *os.File // held shared while the store is open
 
@@ -59,6 +63,7 @@ type Info struct {
 type Stored struct {
 	Info
 	Made time.Time // when it was last made or added, also when it was there already
+	Used time.Time // when Path last gave it out, or when it was made
 }
 
 // Imported describes an image that was made from something else.
@@ -77,10 +82,11 @@ func OpenStore(dir string) (*Store, error) {
 	}
 	s := &Store{
 		images: filepath.Join(dir, imagesDir),
+		pulls:  filepath.Join(dir, pullsDir),
 		tmp:    filepath.Join(dir, tempDir),
 		checks: make(map[lehr.Digest]*check),
 	}
-	for _, d := range []string{s.images, s.tmp} {
+	for _, d := range []string{s.images, s.pulls, s.tmp} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return nil, DiskError(err, "image.OpenStore")
 		}
@@ -109,7 +115,7 @@ func (s *Store) sweep() error {
 		return err
 	}
 	for _, e := range entries {
-		for _, prefix := range []string{tempImage, tempSpool, tempScratch} {
+		for _, prefix := range []string{tempImage, tempSpool, tempScratch, tempRecord} {
 			if !strings.HasPrefix(e.Name(), prefix) {
 				continue
 			}
@@ -156,7 +162,20 @@ func (s *Store) stat(d lehr.Digest) (Stored, error) {
 	if err != nil {
 		return Stored{}, DiskError(err, "image.stat")
 	}
-	return Stored{Info: Info{Digest: d, Size: info.Size()}, Made: info.ModTime()}, nil
+	stored := Stored{Info: Info{Digest: d, Size: info.Size()}, Made: info.ModTime(), Used: info.ModTime()}
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		if used := time.Unix(sys.Atim.Unix()); used.After(stored.Used) {
+			stored.Used = used
+		}
+	}
+	return stored, nil
+}
+
+// Use notes that the image is used now.
+func (s *Store) Use(d lehr.Digest) {
+	if path, ok := s.file(d); ok {
+		_ = os.Chtimes(path, time.Now(), time.Time{}) // the garbage collection guesses worse without
+	}
 }
 
 // Path returns where the image's file is: an absolute path that stays the same
@@ -185,6 +204,7 @@ func (s *Store) Path(ctx context.Context, d lehr.Digest) (string, error) {
 		}
 		c.done = true
 	}
+	s.Use(d)
 	return path, nil
 }
 
@@ -257,6 +277,9 @@ func (s *Store) Remove(d lehr.Digest) error {
 	path, ok := s.file(d)
 	if !ok {
 		return nil
+	}
+	if err := s.forget(d); err != nil {
+		return err
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return DiskError(err, "image.Remove")

@@ -41,6 +41,7 @@ type Host struct {
 	mu        sync.Mutex
 	boxes     map[lehr.SandboxID]*box
 	artifacts map[lehr.Digest]bool
+	offers    map[string]RegistryBase // by reference
 	calls     []string
 	changed   chan struct{}
 	made      int

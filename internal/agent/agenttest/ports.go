@@ -6,7 +6,6 @@ import (
 	"net"
 	"sync"
 
-	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
@@ -66,20 +65,4 @@ func (c *portConn) CloseWrite() error {
 		return errors.ErrUnsupported
 	}
 	return half.CloseWrite()
-}
-
-// ResolveImage finds nothing.
-func (h *Host) ResolveImage(ctx context.Context, r agent.RegistryImage) (agent.ResolvedImage, error) {
-	if err := h.enter(ctx, "ResolveImage", ""); err != nil {
-		return agent.ResolvedImage{}, err
-	}
-	return agent.ResolvedImage{}, errs.New(errs.NotFound, "no registry has %q", r.Reference).WithCode("base_not_found")
-}
-
-// PullImage finds nothing.
-func (h *Host) PullImage(ctx context.Context, r agent.RegistryImage) (agent.Image, error) {
-	if err := h.enter(ctx, "PullImage", ""); err != nil {
-		return agent.Image{}, err
-	}
-	return agent.Image{}, errs.New(errs.NotFound, "no registry has %q", r.Reference).WithCode("base_not_found")
 }

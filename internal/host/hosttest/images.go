@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,9 @@ type Images struct {
 	dir   string
 	clock clock.Clock
 	made  atomic.Int32
+
+	mu     sync.Mutex
+	offers map[string]offer // by reference
 }
 
 var _ host.Images = (*Images)(nil)
@@ -43,6 +47,8 @@ func (s *Images) file(d lehr.Digest) string { return filepath.Join(s.dir, d.Hex(
 
 // add stores an image.
 func (s *Images) add(b []byte) (agent.Image, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	d := lehr.DigestOf(b)
 	if err := writeFile(s.file(d), b); err != nil {
 		return agent.Image{}, errs.Wrap(err, errs.Internal, "hosttest.Images", "the image cannot be stored")
@@ -111,6 +117,53 @@ func (s *Images) Minimal(context.Context) (agent.Image, error) {
 	img.Source, img.Config.Debian = "hosttest", true
 	img.Config.Env = []lehr.EnvVar{{Name: "PATH", Value: defaultPath}}
 	return img, err
+}
+
+// Resolve knows the references that the test gave to Offer.
+func (s *Images) Resolve(_ context.Context, r agent.RegistryImage) (agent.ResolvedImage, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, ok := s.offers[r.Reference]
+	if !ok {
+		return agent.ResolvedImage{}, errs.New(errs.NotFound, "no registry has %s", r.Reference).WithCode("base_not_found")
+	}
+	return agent.ResolvedImage{Reference: r.Reference, Config: o.config}, nil
+}
+
+// Pull makes the image of a reference that the test gave to Offer.
+func (s *Images) Pull(ctx context.Context, r agent.RegistryImage, tell func(agent.PullProgress)) (agent.Image, error) {
+	tell(agent.PullProgress{Layers: 1})
+	s.mu.Lock()
+	o, ok := s.offers[r.Reference]
+	s.mu.Unlock()
+	if !ok {
+		return agent.Image{}, errs.New(errs.NotFound, "no registry has %s", r.Reference).WithCode("base_not_found")
+	}
+	if o.pull != nil {
+		if err := o.pull(ctx); err != nil {
+			return agent.Image{}, err
+		}
+	}
+	img, err := s.add(minimalTar())
+	img.Source, img.Config = r.Reference, o.config
+	return img, err
+}
+
+// Offer makes a reference known, whose image is like minimal. pull is called by
+// each Pull and may block or fail; nil does nothing.
+func (s *Images) Offer(reference string, config lehr.ImageConfig, pull func(context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.offers == nil {
+		s.offers = map[string]offer{}
+	}
+	s.offers[reference] = offer{config, pull}
+}
+
+// offer is one image of a registry.
+type offer struct {
+	config lehr.ImageConfig
+	pull   func(context.Context) error
 }
 
 // Flatten merges an image and a layer.

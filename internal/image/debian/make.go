@@ -20,8 +20,8 @@ type Options struct {
 	OSRelease    string            // default "/etc/os-release"
 	Progress     func(line string) // is told every line of output; may be nil; one call at a time
 	Limits       image.Limits
-	// Client asks registries; default: one that knows no logins.
-	Client *oci.Client
+	// Pull makes an image of a container image; default: one without logins.
+	Pull func(ctx context.Context, ref lehr.ImageRef) (image.Imported, error)
 }
 
 const defaultReference = "debian:bookworm-slim"
@@ -33,9 +33,6 @@ func (o Options) withDefaults() Options {
 		if *field == "" {
 			*field = value
 		}
-	}
-	if o.Client == nil {
-		o.Client = oci.NewClient(oci.ClientOptions{Limits: o.Limits, Tries: 1})
 	}
 	if o.Progress == nil {
 		o.Progress = func(string) {}
@@ -78,7 +75,10 @@ func pull(ctx context.Context, s *image.Store, o Options) (image.Imported, error
 	if err != nil {
 		return image.Imported{}, errs.New(errs.Invalid, "%w", err)
 	}
-	return o.Client.Pull(ctx, s, ref, oci.Login{}, nil)
+	if o.Pull != nil {
+		return o.Pull(ctx, ref)
+	}
+	return oci.NewClient(oci.ClientOptions{Limits: o.Limits, Tries: 1}).Pull(ctx, s, ref, oci.Login{}, nil)
 }
 
 func reason(err error) string {

@@ -10,7 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync/atomic"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
@@ -20,33 +20,50 @@ import (
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
-// Progress is how far a pull is. It may be read while the pull runs.
+// Progress is how far a pull is. Layers that are the same count once; bytes are
+// counted as they are fetched.
 type Progress struct {
-	Layers, LayersDone atomic.Int32
-	Bytes, BytesDone   atomic.Int64 // compressed, as they are fetched
+	Layers, LayersDone int32
+	Bytes, BytesDone   int64
+}
+
+// meter tells of progress, one call at a time.
+type meter struct {
+	tell func(Progress)
+	mu   sync.Mutex
+	now  Progress
+}
+
+func (m *meter) add(p Progress) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now.Layers += p.Layers
+	m.now.LayersDone += p.LayersDone
+	m.now.Bytes += p.Bytes
+	m.now.BytesDone += p.BytesDone
+	if m.tell != nil {
+		m.tell(m.now)
+	}
 }
 
 // Pull makes an image of ref. Layers are fetched some at a time into a folder
 // of the store's that the call takes away again, and checked against their
-// digests; one that breaks off goes on from there. p may be nil. Errors as for
-// Resolve, and those of Tree.ReadOCILayer and Store.Commit.
-func (c *Client) Pull(ctx context.Context, s *image.Store, ref lehr.ImageRef, login Login, p *Progress) (image.Imported, error) {
+// digests; one that breaks off goes on from there. tell, which may be nil, hears
+// of each change, one call at a time, and returns soon. Errors as for Resolve, and those of Tree.ReadOCILayer and Store.Commit.
+func (c *Client) Pull(ctx context.Context, s *image.Store, ref lehr.ImageRef, login Login, tell func(Progress)) (image.Imported, error) {
 	if err := enter(ctx, c.pulls); err != nil {
 		return image.Imported{}, err
 	}
 	defer func() { <-c.pulls }()
-	if p == nil {
-		p = &Progress{}
-	}
 	var made image.Imported
 	err := c.each(ctx, ref, login, func(ctx context.Context, at *session) (err error) {
-		made, err = c.pull(ctx, s, at, p)
+		made, err = c.pull(ctx, s, at, &meter{tell: tell})
 		return err
 	})
 	return made, err
 }
 
-func (c *Client) pull(ctx context.Context, s *image.Store, at *session, p *Progress) (made image.Imported, err error) {
+func (c *Client) pull(ctx context.Context, s *image.Store, at *session, m *meter) (made image.Imported, err error) {
 	pic, digest, err := c.picture(ctx, at, max(c.o.Answer, min(pullAnswer, 6*c.o.Answer)))
 	if err != nil {
 		return image.Imported{}, err
@@ -59,7 +76,7 @@ func (c *Client) pull(ctx context.Context, s *image.Store, at *session, p *Progr
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(layersAtOnce + 1)
-	f := fetcher{client: c, session: at, dir: dir, progress: p, ready: map[v1.Hash]chan struct{}{}}
+	f := fetcher{client: c, session: at, dir: dir, meter: m, ready: map[v1.Hash]chan struct{}{}}
 	f.plan(&pic)
 	// The tree is made while later layers are still on their way.
 	work.Go(func() error {
@@ -75,12 +92,12 @@ func (c *Client) pull(ctx context.Context, s *image.Store, at *session, p *Progr
 
 // fetcher brings the layers of one image into a folder.
 type fetcher struct {
-	client   *Client
-	session  *session
-	dir      string
-	progress *Progress
-	order    []v1.Descriptor // each layer once
-	ready    map[v1.Hash]chan struct{}
+	client  *Client
+	session *session
+	dir     string
+	meter   *meter
+	order   []v1.Descriptor // each layer once
+	ready   map[v1.Hash]chan struct{}
 }
 
 // plan makes the picture read its layers from the folder, once they are there.
@@ -89,7 +106,7 @@ func (f *fetcher) plan(p *picture) {
 		if f.ready[d.Digest] == nil {
 			f.ready[d.Digest] = make(chan struct{})
 			f.order = append(f.order, d)
-			f.progress.Bytes.Add(d.Size)
+			f.meter.add(Progress{Layers: 1, Bytes: d.Size})
 		}
 		p.layers = append(p.layers, func(ctx context.Context) (io.ReadCloser, error) {
 			if err := waitFor(ctx, f.ready[d.Digest]); err != nil {
@@ -102,7 +119,6 @@ func (f *fetcher) plan(p *picture) {
 			return in, nil
 		})
 	}
-	f.progress.Layers.Store(int32(len(f.order)))
 }
 
 func waitFor(ctx context.Context, ready chan struct{}) error {
@@ -124,7 +140,7 @@ func (f *fetcher) fetch(ctx context.Context, d v1.Descriptor) error {
 		return image.DiskError(err, "oci.layer")
 	}
 	defer func() { _ = out.Close() }()
-	l := arriving{file: out, want: d, sum: sha256.New(), progress: f.progress}
+	l := arriving{file: out, want: d, sum: sha256.New(), meter: f.meter}
 	pause := f.client.o.Pause
 	for try, breaks := 1, 1; ; try, breaks = try+1, breaks+1 {
 		before := l.have
@@ -132,7 +148,7 @@ func (f *fetcher) fetch(ctx context.Context, d v1.Descriptor) error {
 		var again *temporary
 		switch {
 		case err == nil:
-			f.progress.LayersDone.Add(1)
+			f.meter.add(Progress{LayersDone: 1})
 			close(f.ready[d.Digest])
 			return nil
 		case !errors.As(err, &again):
@@ -176,16 +192,16 @@ func (f *fetcher) more(ctx context.Context, l *arriving) error {
 
 // arriving is one layer on its way. One goroutine owns it.
 type arriving struct {
-	file     *os.File
-	want     v1.Descriptor
-	sum      hash.Hash
-	have     int64
-	progress *Progress
+	file  *os.File
+	want  v1.Descriptor
+	sum   hash.Hash
+	have  int64
+	meter *meter
 }
 
 // restart forgets what is there.
 func (l *arriving) restart() error {
-	l.progress.BytesDone.Add(-l.have)
+	l.meter.add(Progress{BytesDone: -l.have})
 	l.have = 0
 	l.sum.Reset()
 	if _, err := l.file.Seek(0, io.SeekStart); err != nil {
@@ -209,7 +225,7 @@ func (l *arriving) read(r io.Reader) error {
 		}
 		l.sum.Write(buf[:n])
 		l.have += int64(n)
-		l.progress.BytesDone.Add(int64(n))
+		l.meter.add(Progress{BytesDone: int64(n)})
 		if errors.Is(err, io.EOF) {
 			return nil
 		}

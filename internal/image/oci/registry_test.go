@@ -48,7 +48,7 @@ func TestResolveAndPull(t *testing.T) {
 		}
 		store := openStore(t)
 		var p Progress
-		made, err := c.Pull(t.Context(), store, r.Ref, Login{}, &p)
+		made, err := c.Pull(t.Context(), store, r.Ref, Login{}, func(now Progress) { p = now })
 		if err != nil {
 			t.Fatalf("Pull(%s) = %v", r.Ref, err)
 		}
@@ -59,8 +59,8 @@ func TestResolveAndPull(t *testing.T) {
 		if made.Source != "oci "+r.Ref.String() {
 			t.Errorf("Source = %q, want %q", made.Source, "oci "+r.Ref.String())
 		}
-		if p.Layers.Load() != 2 || p.LayersDone.Load() != 2 || p.Bytes.Load() == 0 || p.Bytes.Load() != p.BytesDone.Load() {
-			t.Errorf("progress = %d of %d layers, %d of %d bytes", p.LayersDone.Load(), p.Layers.Load(), p.BytesDone.Load(), p.Bytes.Load())
+		if p.Layers != 2 || p.LayersDone != 2 || p.Bytes == 0 || p.Bytes != p.BytesDone {
+			t.Errorf("progress = %+v, want all of 2 layers", p)
 		}
 	}
 }

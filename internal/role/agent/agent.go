@@ -26,6 +26,8 @@ import (
 type Options struct {
 	Data   string // data folder, absolute; the agent keeps to folders of its own in it
 	Socket string // unix socket to serve on; an old one is replaced
+	// Registries is the path of the registries file; empty: there is none.
+	Registries string
 	// LifeFD is the reading end of a pipe that the parent holds open: when it
 	// closes, the agent ends. 0: the agent has no parent.
 	LifeFD int

@@ -27,6 +27,16 @@ type images struct {
 	store   *image.Store
 	minimal string // path of minimalFile
 	log     *slog.Logger
+
+	registries *registries
+	client     *oci.Client
+}
+
+func newImages(store *image.Store, minimal string, r *registries) images {
+	return images{
+		store: store, minimal: minimal, log: r.log, registries: r,
+		client: oci.NewClient(oci.ClientOptions{Registries: r.known}),
+	}
 }
 
 var _ host.Images = images{}
@@ -46,9 +56,15 @@ func (i images) List() ([]agent.Artifact, error) {
 	if err != nil {
 		return nil, err
 	}
+	pulled, err := i.store.Pulled()
+	if err != nil {
+		return nil, err
+	}
 	all := make([]agent.Artifact, 0, len(stored))
 	for _, s := range stored {
-		all = append(all, agent.Artifact{Digest: s.Digest, Bytes: s.Size, Age: time.Since(s.Made)})
+		all = append(all, agent.Artifact{
+			Digest: s.Digest, Bytes: s.Size, Age: time.Since(s.Made), Idle: time.Since(s.Used), Cached: pulled[s.Digest],
+		})
 	}
 	return all, nil
 }
@@ -77,6 +93,9 @@ func (i images) Minimal(ctx context.Context) (agent.Image, error) {
 		return made, nil
 	}
 	made, err := imported(debian.Make(ctx, i.store, debian.Options{
+		Pull: func(ctx context.Context, ref lehr.ImageRef) (image.Imported, error) {
+			return i.pull(ctx, ref, oci.Login{}, nil)
+		},
 		Progress: func(line string) { i.log.Debug("making the minimal base", "output", line) },
 	}))
 	if err != nil {

@@ -85,7 +85,7 @@ func (p *parts) open(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	p.host, err = host.Open(ctx, host.Options{
-		ID: id, Engine: p.engine, Images: images{store: p.images, minimal: filepath.Join(o.Data, minimalFile), log: o.Log},
+		ID: id, Engine: p.engine, Images: newImages(p.images, filepath.Join(o.Data, minimalFile), &registries{path: o.Registries, log: o.Log}),
 		Guest: guest, Connect: connect, StateDir: filepath.Join(o.Data, sandboxesDir), SnapshotDir: filepath.Join(o.Data, snapshotsDir),
 		ResolvConf: hostnet.ResolvConf(), Capacity: capacity, Pool: *o.Pool, Log: o.Log,
 		Disk: func() (total, free int64, err error) { return diskOf(o.Data) },

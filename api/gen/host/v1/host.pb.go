@@ -2174,6 +2174,7 @@ type ResolvedImage struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reference     string                 `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"` // with the digest
 	Config        *ImageConfig           `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
+	Template      string                 `protobuf:"bytes,3,opt,name=template,proto3" json:"template,omitempty"` // stands in for the image; the rest is empty
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2222,6 +2223,125 @@ func (x *ResolvedImage) GetConfig() *ImageConfig {
 	return nil
 }
 
+func (x *ResolvedImage) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+type PullProgressRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reference     string                 `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"` // as given to PullImage
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullProgressRequest) Reset() {
+	*x = PullProgressRequest{}
+	mi := &file_host_v1_host_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullProgressRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullProgressRequest) ProtoMessage() {}
+
+func (x *PullProgressRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_v1_host_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullProgressRequest.ProtoReflect.Descriptor instead.
+func (*PullProgressRequest) Descriptor() ([]byte, []int) {
+	return file_host_v1_host_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *PullProgressRequest) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+type PullProgressResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Layers        int32                  `protobuf:"varint,1,opt,name=layers,proto3" json:"layers,omitempty"` // 0: nothing is pulled, or it is not known yet
+	LayersDone    int32                  `protobuf:"varint,2,opt,name=layers_done,json=layersDone,proto3" json:"layers_done,omitempty"`
+	Bytes         int64                  `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"` // as they are fetched
+	BytesDone     int64                  `protobuf:"varint,4,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullProgressResponse) Reset() {
+	*x = PullProgressResponse{}
+	mi := &file_host_v1_host_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullProgressResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullProgressResponse) ProtoMessage() {}
+
+func (x *PullProgressResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_host_v1_host_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullProgressResponse.ProtoReflect.Descriptor instead.
+func (*PullProgressResponse) Descriptor() ([]byte, []int) {
+	return file_host_v1_host_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *PullProgressResponse) GetLayers() int32 {
+	if x != nil {
+		return x.Layers
+	}
+	return 0
+}
+
+func (x *PullProgressResponse) GetLayersDone() int32 {
+	if x != nil {
+		return x.LayersDone
+	}
+	return 0
+}
+
+func (x *PullProgressResponse) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *PullProgressResponse) GetBytesDone() int64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
 type ImportImageRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // in the first message
@@ -2232,7 +2352,7 @@ type ImportImageRequest struct {
 
 func (x *ImportImageRequest) Reset() {
 	*x = ImportImageRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[38]
+	mi := &file_host_v1_host_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2244,7 +2364,7 @@ func (x *ImportImageRequest) String() string {
 func (*ImportImageRequest) ProtoMessage() {}
 
 func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[38]
+	mi := &file_host_v1_host_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2257,7 +2377,7 @@ func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageRequest.ProtoReflect.Descriptor instead.
 func (*ImportImageRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{38}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ImportImageRequest) GetKind() string {
@@ -2283,7 +2403,7 @@ type HasArtifactRequest struct {
 
 func (x *HasArtifactRequest) Reset() {
 	*x = HasArtifactRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[39]
+	mi := &file_host_v1_host_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2295,7 +2415,7 @@ func (x *HasArtifactRequest) String() string {
 func (*HasArtifactRequest) ProtoMessage() {}
 
 func (x *HasArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[39]
+	mi := &file_host_v1_host_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2308,7 +2428,7 @@ func (x *HasArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasArtifactRequest.ProtoReflect.Descriptor instead.
 func (*HasArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{39}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HasArtifactRequest) GetDigest() string {
@@ -2327,7 +2447,7 @@ type HasArtifactResponse struct {
 
 func (x *HasArtifactResponse) Reset() {
 	*x = HasArtifactResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[40]
+	mi := &file_host_v1_host_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2339,7 +2459,7 @@ func (x *HasArtifactResponse) String() string {
 func (*HasArtifactResponse) ProtoMessage() {}
 
 func (x *HasArtifactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[40]
+	mi := &file_host_v1_host_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2352,7 +2472,7 @@ func (x *HasArtifactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HasArtifactResponse.ProtoReflect.Descriptor instead.
 func (*HasArtifactResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{40}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *HasArtifactResponse) GetPresent() bool {
@@ -2370,7 +2490,7 @@ type ListArtifactsRequest struct {
 
 func (x *ListArtifactsRequest) Reset() {
 	*x = ListArtifactsRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[41]
+	mi := &file_host_v1_host_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2382,7 +2502,7 @@ func (x *ListArtifactsRequest) String() string {
 func (*ListArtifactsRequest) ProtoMessage() {}
 
 func (x *ListArtifactsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[41]
+	mi := &file_host_v1_host_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2395,7 +2515,7 @@ func (x *ListArtifactsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListArtifactsRequest.ProtoReflect.Descriptor instead.
 func (*ListArtifactsRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{41}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{43}
 }
 
 type ListArtifactsResponse struct {
@@ -2407,7 +2527,7 @@ type ListArtifactsResponse struct {
 
 func (x *ListArtifactsResponse) Reset() {
 	*x = ListArtifactsResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[42]
+	mi := &file_host_v1_host_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2419,7 +2539,7 @@ func (x *ListArtifactsResponse) String() string {
 func (*ListArtifactsResponse) ProtoMessage() {}
 
 func (x *ListArtifactsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[42]
+	mi := &file_host_v1_host_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2432,7 +2552,7 @@ func (x *ListArtifactsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListArtifactsResponse.ProtoReflect.Descriptor instead.
 func (*ListArtifactsResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{42}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListArtifactsResponse) GetArtifacts() []*Artifact {
@@ -2456,7 +2576,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_host_v1_host_proto_msgTypes[43]
+	mi := &file_host_v1_host_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2588,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[43]
+	mi := &file_host_v1_host_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2601,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{43}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Artifact) GetDigest() string {
@@ -2535,7 +2655,7 @@ type FlattenRootfsRequest struct {
 
 func (x *FlattenRootfsRequest) Reset() {
 	*x = FlattenRootfsRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[44]
+	mi := &file_host_v1_host_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2667,7 @@ func (x *FlattenRootfsRequest) String() string {
 func (*FlattenRootfsRequest) ProtoMessage() {}
 
 func (x *FlattenRootfsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[44]
+	mi := &file_host_v1_host_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2680,7 @@ func (x *FlattenRootfsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlattenRootfsRequest.ProtoReflect.Descriptor instead.
 func (*FlattenRootfsRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{44}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *FlattenRootfsRequest) GetSandboxId() string {
@@ -2579,7 +2699,7 @@ type CreateSnapshotRequest struct {
 
 func (x *CreateSnapshotRequest) Reset() {
 	*x = CreateSnapshotRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[45]
+	mi := &file_host_v1_host_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2591,7 +2711,7 @@ func (x *CreateSnapshotRequest) String() string {
 func (*CreateSnapshotRequest) ProtoMessage() {}
 
 func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[45]
+	mi := &file_host_v1_host_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2604,7 +2724,7 @@ func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*CreateSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{45}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CreateSnapshotRequest) GetSandboxId() string {
@@ -2628,7 +2748,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_host_v1_host_proto_msgTypes[46]
+	mi := &file_host_v1_host_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2640,7 +2760,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[46]
+	mi := &file_host_v1_host_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2653,7 +2773,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{46}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Snapshot) GetDigest() string {
@@ -2707,7 +2827,7 @@ type RemoveArtifactRequest struct {
 
 func (x *RemoveArtifactRequest) Reset() {
 	*x = RemoveArtifactRequest{}
-	mi := &file_host_v1_host_proto_msgTypes[47]
+	mi := &file_host_v1_host_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2719,7 +2839,7 @@ func (x *RemoveArtifactRequest) String() string {
 func (*RemoveArtifactRequest) ProtoMessage() {}
 
 func (x *RemoveArtifactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[47]
+	mi := &file_host_v1_host_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2732,7 +2852,7 @@ func (x *RemoveArtifactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveArtifactRequest.ProtoReflect.Descriptor instead.
 func (*RemoveArtifactRequest) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{47}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RemoveArtifactRequest) GetDigest() string {
@@ -2750,7 +2870,7 @@ type RemoveArtifactResponse struct {
 
 func (x *RemoveArtifactResponse) Reset() {
 	*x = RemoveArtifactResponse{}
-	mi := &file_host_v1_host_proto_msgTypes[48]
+	mi := &file_host_v1_host_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +2882,7 @@ func (x *RemoveArtifactResponse) String() string {
 func (*RemoveArtifactResponse) ProtoMessage() {}
 
 func (x *RemoveArtifactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[48]
+	mi := &file_host_v1_host_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +2895,7 @@ func (x *RemoveArtifactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveArtifactResponse.ProtoReflect.Descriptor instead.
 func (*RemoveArtifactResponse) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{48}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{50}
 }
 
 // Error travels as a detail of every error.
@@ -2792,7 +2912,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_host_v1_host_proto_msgTypes[49]
+	mi := &file_host_v1_host_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2804,7 +2924,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_host_v1_host_proto_msgTypes[49]
+	mi := &file_host_v1_host_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2817,7 +2937,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_host_v1_host_proto_rawDescGZIP(), []int{49}
+	return file_host_v1_host_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Error) GetKind() string {
@@ -3016,10 +3136,20 @@ const file_host_v1_host_proto_rawDesc = "" +
 	"\fRegistryAuth\x12\x1a\n" +
 	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\x12\x14\n" +
-	"\x05token\x18\x03 \x01(\tR\x05token\"[\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\"w\n" +
 	"\rResolvedImage\x12\x1c\n" +
 	"\treference\x18\x01 \x01(\tR\treference\x12,\n" +
-	"\x06config\x18\x02 \x01(\v2\x14.host.v1.ImageConfigR\x06config\"<\n" +
+	"\x06config\x18\x02 \x01(\v2\x14.host.v1.ImageConfigR\x06config\x12\x1a\n" +
+	"\btemplate\x18\x03 \x01(\tR\btemplate\"3\n" +
+	"\x13PullProgressRequest\x12\x1c\n" +
+	"\treference\x18\x01 \x01(\tR\treference\"\x84\x01\n" +
+	"\x14PullProgressResponse\x12\x16\n" +
+	"\x06layers\x18\x01 \x01(\x05R\x06layers\x12\x1f\n" +
+	"\vlayers_done\x18\x02 \x01(\x05R\n" +
+	"layersDone\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x12\x1d\n" +
+	"\n" +
+	"bytes_done\x18\x04 \x01(\x03R\tbytesDone\"<\n" +
 	"\x12ImportImageRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\",\n" +
@@ -3060,7 +3190,7 @@ const file_host_v1_host_proto_rawDesc = "" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x14\n" +
 	"\x05field\x18\x03 \x01(\tR\x05field\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x16\n" +
-	"\x06remedy\x18\x05 \x01(\tR\x06remedy2\xe2\f\n" +
+	"\x06remedy\x18\x05 \x01(\tR\x06remedy2\xaf\r\n" +
 	"\x10HostAgentService\x123\n" +
 	"\x04Info\x12\x14.host.v1.InfoRequest\x1a\x15.host.v1.InfoResponse\x12@\n" +
 	"\rCreateSandbox\x12\x1d.host.v1.CreateSandboxRequest\x1a\x10.host.v1.Sandbox\x12Q\n" +
@@ -3081,7 +3211,8 @@ const file_host_v1_host_proto_rawDesc = "" +
 	"\aMakeDir\x12\r.host.v1.File\x1a\x18.host.v1.MakeDirResponse\x12:\n" +
 	"\vMakeMinimal\x12\x1b.host.v1.MakeMinimalRequest\x1a\x0e.host.v1.Image\x12>\n" +
 	"\fResolveImage\x12\x16.host.v1.RegistryImage\x1a\x16.host.v1.ResolvedImage\x123\n" +
-	"\tPullImage\x12\x16.host.v1.RegistryImage\x1a\x0e.host.v1.Image\x12<\n" +
+	"\tPullImage\x12\x16.host.v1.RegistryImage\x1a\x0e.host.v1.Image\x12K\n" +
+	"\fPullProgress\x12\x1c.host.v1.PullProgressRequest\x1a\x1d.host.v1.PullProgressResponse\x12<\n" +
 	"\vImportImage\x12\x1b.host.v1.ImportImageRequest\x1a\x0e.host.v1.Image(\x01\x12H\n" +
 	"\vHasArtifact\x12\x1b.host.v1.HasArtifactRequest\x1a\x1c.host.v1.HasArtifactResponse\x12N\n" +
 	"\rListArtifacts\x12\x1d.host.v1.ListArtifactsRequest\x1a\x1e.host.v1.ListArtifactsResponse\x12>\n" +
@@ -3101,7 +3232,7 @@ func file_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_host_v1_host_proto_rawDescData
 }
 
-var file_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_host_v1_host_proto_goTypes = []any{
 	(*InfoRequest)(nil),            // 0: host.v1.InfoRequest
 	(*InfoResponse)(nil),           // 1: host.v1.InfoResponse
@@ -3141,20 +3272,22 @@ var file_host_v1_host_proto_goTypes = []any{
 	(*RegistryImage)(nil),          // 35: host.v1.RegistryImage
 	(*RegistryAuth)(nil),           // 36: host.v1.RegistryAuth
 	(*ResolvedImage)(nil),          // 37: host.v1.ResolvedImage
-	(*ImportImageRequest)(nil),     // 38: host.v1.ImportImageRequest
-	(*HasArtifactRequest)(nil),     // 39: host.v1.HasArtifactRequest
-	(*HasArtifactResponse)(nil),    // 40: host.v1.HasArtifactResponse
-	(*ListArtifactsRequest)(nil),   // 41: host.v1.ListArtifactsRequest
-	(*ListArtifactsResponse)(nil),  // 42: host.v1.ListArtifactsResponse
-	(*Artifact)(nil),               // 43: host.v1.Artifact
-	(*FlattenRootfsRequest)(nil),   // 44: host.v1.FlattenRootfsRequest
-	(*CreateSnapshotRequest)(nil),  // 45: host.v1.CreateSnapshotRequest
-	(*Snapshot)(nil),               // 46: host.v1.Snapshot
-	(*RemoveArtifactRequest)(nil),  // 47: host.v1.RemoveArtifactRequest
-	(*RemoveArtifactResponse)(nil), // 48: host.v1.RemoveArtifactResponse
-	(*Error)(nil),                  // 49: host.v1.Error
-	(*durationpb.Duration)(nil),    // 50: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 51: google.protobuf.Timestamp
+	(*PullProgressRequest)(nil),    // 38: host.v1.PullProgressRequest
+	(*PullProgressResponse)(nil),   // 39: host.v1.PullProgressResponse
+	(*ImportImageRequest)(nil),     // 40: host.v1.ImportImageRequest
+	(*HasArtifactRequest)(nil),     // 41: host.v1.HasArtifactRequest
+	(*HasArtifactResponse)(nil),    // 42: host.v1.HasArtifactResponse
+	(*ListArtifactsRequest)(nil),   // 43: host.v1.ListArtifactsRequest
+	(*ListArtifactsResponse)(nil),  // 44: host.v1.ListArtifactsResponse
+	(*Artifact)(nil),               // 45: host.v1.Artifact
+	(*FlattenRootfsRequest)(nil),   // 46: host.v1.FlattenRootfsRequest
+	(*CreateSnapshotRequest)(nil),  // 47: host.v1.CreateSnapshotRequest
+	(*Snapshot)(nil),               // 48: host.v1.Snapshot
+	(*RemoveArtifactRequest)(nil),  // 49: host.v1.RemoveArtifactRequest
+	(*RemoveArtifactResponse)(nil), // 50: host.v1.RemoveArtifactResponse
+	(*Error)(nil),                  // 51: host.v1.Error
+	(*durationpb.Duration)(nil),    // 52: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 53: google.protobuf.Timestamp
 }
 var file_host_v1_host_proto_depIdxs = []int32{
 	4,  // 0: host.v1.InfoResponse.capacity:type_name -> host.v1.Resources
@@ -3166,14 +3299,14 @@ var file_host_v1_host_proto_depIdxs = []int32{
 	5,  // 6: host.v1.CreateSandboxRequest.fence:type_name -> host.v1.Fence
 	7,  // 7: host.v1.CreateSandboxRequest.config:type_name -> host.v1.ImageConfig
 	6,  // 8: host.v1.CreateSandboxRequest.env:type_name -> host.v1.EnvVar
-	50, // 9: host.v1.CreateSandboxRequest.timeout:type_name -> google.protobuf.Duration
+	52, // 9: host.v1.CreateSandboxRequest.timeout:type_name -> google.protobuf.Duration
 	5,  // 10: host.v1.Sandbox.fence:type_name -> host.v1.Fence
 	4,  // 11: host.v1.Sandbox.resources:type_name -> host.v1.Resources
-	51, // 12: host.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
-	50, // 13: host.v1.RenewSandboxRequest.timeout:type_name -> google.protobuf.Duration
+	53, // 12: host.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
+	52, // 13: host.v1.RenewSandboxRequest.timeout:type_name -> google.protobuf.Duration
 	9,  // 14: host.v1.ListSandboxesResponse.sandboxes:type_name -> host.v1.Sandbox
 	6,  // 15: host.v1.ExecRequest.env:type_name -> host.v1.EnvVar
-	50, // 16: host.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
+	52, // 16: host.v1.ExecRequest.timeout:type_name -> google.protobuf.Duration
 	23, // 17: host.v1.ExecStreamResponse.exit:type_name -> host.v1.ExecExit
 	23, // 18: host.v1.ExecResponse.exit:type_name -> host.v1.ExecExit
 	6,  // 19: host.v1.EnvironmentResponse.env:type_name -> host.v1.EnvVar
@@ -3181,9 +3314,9 @@ var file_host_v1_host_proto_depIdxs = []int32{
 	7,  // 21: host.v1.Image.config:type_name -> host.v1.ImageConfig
 	36, // 22: host.v1.RegistryImage.auth:type_name -> host.v1.RegistryAuth
 	7,  // 23: host.v1.ResolvedImage.config:type_name -> host.v1.ImageConfig
-	43, // 24: host.v1.ListArtifactsResponse.artifacts:type_name -> host.v1.Artifact
-	50, // 25: host.v1.Artifact.age:type_name -> google.protobuf.Duration
-	50, // 26: host.v1.Artifact.idle:type_name -> google.protobuf.Duration
+	45, // 24: host.v1.ListArtifactsResponse.artifacts:type_name -> host.v1.Artifact
+	52, // 25: host.v1.Artifact.age:type_name -> google.protobuf.Duration
+	52, // 26: host.v1.Artifact.idle:type_name -> google.protobuf.Duration
 	0,  // 27: host.v1.HostAgentService.Info:input_type -> host.v1.InfoRequest
 	8,  // 28: host.v1.HostAgentService.CreateSandbox:input_type -> host.v1.CreateSandboxRequest
 	10, // 29: host.v1.HostAgentService.DestroySandbox:input_type -> host.v1.DestroySandboxRequest
@@ -3202,38 +3335,40 @@ var file_host_v1_host_proto_depIdxs = []int32{
 	33, // 42: host.v1.HostAgentService.MakeMinimal:input_type -> host.v1.MakeMinimalRequest
 	35, // 43: host.v1.HostAgentService.ResolveImage:input_type -> host.v1.RegistryImage
 	35, // 44: host.v1.HostAgentService.PullImage:input_type -> host.v1.RegistryImage
-	38, // 45: host.v1.HostAgentService.ImportImage:input_type -> host.v1.ImportImageRequest
-	39, // 46: host.v1.HostAgentService.HasArtifact:input_type -> host.v1.HasArtifactRequest
-	41, // 47: host.v1.HostAgentService.ListArtifacts:input_type -> host.v1.ListArtifactsRequest
-	44, // 48: host.v1.HostAgentService.FlattenRootfs:input_type -> host.v1.FlattenRootfsRequest
-	45, // 49: host.v1.HostAgentService.CreateSnapshot:input_type -> host.v1.CreateSnapshotRequest
-	47, // 50: host.v1.HostAgentService.RemoveArtifact:input_type -> host.v1.RemoveArtifactRequest
-	1,  // 51: host.v1.HostAgentService.Info:output_type -> host.v1.InfoResponse
-	9,  // 52: host.v1.HostAgentService.CreateSandbox:output_type -> host.v1.Sandbox
-	11, // 53: host.v1.HostAgentService.DestroySandbox:output_type -> host.v1.DestroySandboxResponse
-	13, // 54: host.v1.HostAgentService.RenewSandbox:output_type -> host.v1.RenewSandboxResponse
-	15, // 55: host.v1.HostAgentService.PauseSandbox:output_type -> host.v1.PauseSandboxResponse
-	17, // 56: host.v1.HostAgentService.ResumeSandbox:output_type -> host.v1.ResumeSandboxResponse
-	9,  // 57: host.v1.HostAgentService.GetSandbox:output_type -> host.v1.Sandbox
-	20, // 58: host.v1.HostAgentService.ListSandboxes:output_type -> host.v1.ListSandboxesResponse
-	9,  // 59: host.v1.HostAgentService.WatchSandboxes:output_type -> host.v1.Sandbox
-	24, // 60: host.v1.HostAgentService.ExecStream:output_type -> host.v1.ExecStreamResponse
-	25, // 61: host.v1.HostAgentService.Exec:output_type -> host.v1.ExecResponse
-	27, // 62: host.v1.HostAgentService.Environment:output_type -> host.v1.EnvironmentResponse
-	29, // 63: host.v1.HostAgentService.ReadFile:output_type -> host.v1.Chunk
-	31, // 64: host.v1.HostAgentService.WriteFile:output_type -> host.v1.WriteFileResponse
-	32, // 65: host.v1.HostAgentService.MakeDir:output_type -> host.v1.MakeDirResponse
-	34, // 66: host.v1.HostAgentService.MakeMinimal:output_type -> host.v1.Image
-	37, // 67: host.v1.HostAgentService.ResolveImage:output_type -> host.v1.ResolvedImage
-	34, // 68: host.v1.HostAgentService.PullImage:output_type -> host.v1.Image
-	34, // 69: host.v1.HostAgentService.ImportImage:output_type -> host.v1.Image
-	40, // 70: host.v1.HostAgentService.HasArtifact:output_type -> host.v1.HasArtifactResponse
-	42, // 71: host.v1.HostAgentService.ListArtifacts:output_type -> host.v1.ListArtifactsResponse
-	34, // 72: host.v1.HostAgentService.FlattenRootfs:output_type -> host.v1.Image
-	46, // 73: host.v1.HostAgentService.CreateSnapshot:output_type -> host.v1.Snapshot
-	48, // 74: host.v1.HostAgentService.RemoveArtifact:output_type -> host.v1.RemoveArtifactResponse
-	51, // [51:75] is the sub-list for method output_type
-	27, // [27:51] is the sub-list for method input_type
+	38, // 45: host.v1.HostAgentService.PullProgress:input_type -> host.v1.PullProgressRequest
+	40, // 46: host.v1.HostAgentService.ImportImage:input_type -> host.v1.ImportImageRequest
+	41, // 47: host.v1.HostAgentService.HasArtifact:input_type -> host.v1.HasArtifactRequest
+	43, // 48: host.v1.HostAgentService.ListArtifacts:input_type -> host.v1.ListArtifactsRequest
+	46, // 49: host.v1.HostAgentService.FlattenRootfs:input_type -> host.v1.FlattenRootfsRequest
+	47, // 50: host.v1.HostAgentService.CreateSnapshot:input_type -> host.v1.CreateSnapshotRequest
+	49, // 51: host.v1.HostAgentService.RemoveArtifact:input_type -> host.v1.RemoveArtifactRequest
+	1,  // 52: host.v1.HostAgentService.Info:output_type -> host.v1.InfoResponse
+	9,  // 53: host.v1.HostAgentService.CreateSandbox:output_type -> host.v1.Sandbox
+	11, // 54: host.v1.HostAgentService.DestroySandbox:output_type -> host.v1.DestroySandboxResponse
+	13, // 55: host.v1.HostAgentService.RenewSandbox:output_type -> host.v1.RenewSandboxResponse
+	15, // 56: host.v1.HostAgentService.PauseSandbox:output_type -> host.v1.PauseSandboxResponse
+	17, // 57: host.v1.HostAgentService.ResumeSandbox:output_type -> host.v1.ResumeSandboxResponse
+	9,  // 58: host.v1.HostAgentService.GetSandbox:output_type -> host.v1.Sandbox
+	20, // 59: host.v1.HostAgentService.ListSandboxes:output_type -> host.v1.ListSandboxesResponse
+	9,  // 60: host.v1.HostAgentService.WatchSandboxes:output_type -> host.v1.Sandbox
+	24, // 61: host.v1.HostAgentService.ExecStream:output_type -> host.v1.ExecStreamResponse
+	25, // 62: host.v1.HostAgentService.Exec:output_type -> host.v1.ExecResponse
+	27, // 63: host.v1.HostAgentService.Environment:output_type -> host.v1.EnvironmentResponse
+	29, // 64: host.v1.HostAgentService.ReadFile:output_type -> host.v1.Chunk
+	31, // 65: host.v1.HostAgentService.WriteFile:output_type -> host.v1.WriteFileResponse
+	32, // 66: host.v1.HostAgentService.MakeDir:output_type -> host.v1.MakeDirResponse
+	34, // 67: host.v1.HostAgentService.MakeMinimal:output_type -> host.v1.Image
+	37, // 68: host.v1.HostAgentService.ResolveImage:output_type -> host.v1.ResolvedImage
+	34, // 69: host.v1.HostAgentService.PullImage:output_type -> host.v1.Image
+	39, // 70: host.v1.HostAgentService.PullProgress:output_type -> host.v1.PullProgressResponse
+	34, // 71: host.v1.HostAgentService.ImportImage:output_type -> host.v1.Image
+	42, // 72: host.v1.HostAgentService.HasArtifact:output_type -> host.v1.HasArtifactResponse
+	44, // 73: host.v1.HostAgentService.ListArtifacts:output_type -> host.v1.ListArtifactsResponse
+	34, // 74: host.v1.HostAgentService.FlattenRootfs:output_type -> host.v1.Image
+	48, // 75: host.v1.HostAgentService.CreateSnapshot:output_type -> host.v1.Snapshot
+	50, // 76: host.v1.HostAgentService.RemoveArtifact:output_type -> host.v1.RemoveArtifactResponse
+	52, // [52:77] is the sub-list for method output_type
+	27, // [27:52] is the sub-list for method input_type
 	27, // [27:27] is the sub-list for extension type_name
 	27, // [27:27] is the sub-list for extension extendee
 	0,  // [0:27] is the sub-list for field type_name
@@ -3256,7 +3391,7 @@ func file_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_host_v1_host_proto_rawDesc), len(file_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   50,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -87,6 +87,9 @@ const (
 	// HostAgentServicePullImageProcedure is the fully-qualified name of the HostAgentService's
 	// PullImage RPC.
 	HostAgentServicePullImageProcedure = "/host.v1.HostAgentService/PullImage"
+	// HostAgentServicePullProgressProcedure is the fully-qualified name of the HostAgentService's
+	// PullProgress RPC.
+	HostAgentServicePullProgressProcedure = "/host.v1.HostAgentService/PullProgress"
 	// HostAgentServiceImportImageProcedure is the fully-qualified name of the HostAgentService's
 	// ImportImage RPC.
 	HostAgentServiceImportImageProcedure = "/host.v1.HostAgentService/ImportImage"
@@ -130,6 +133,8 @@ type HostAgentServiceClient interface {
 	MakeMinimal(context.Context, *connect.Request[v1.MakeMinimalRequest]) (*connect.Response[v1.Image], error)
 	ResolveImage(context.Context, *connect.Request[v1.RegistryImage]) (*connect.Response[v1.ResolvedImage], error)
 	PullImage(context.Context, *connect.Request[v1.RegistryImage]) (*connect.Response[v1.Image], error)
+	// PullProgress says how far a PullImage that is under way has come.
+	PullProgress(context.Context, *connect.Request[v1.PullProgressRequest]) (*connect.Response[v1.PullProgressResponse], error)
 	ImportImage(context.Context) *connect.ClientStreamForClient[v1.ImportImageRequest, v1.Image]
 	HasArtifact(context.Context, *connect.Request[v1.HasArtifactRequest]) (*connect.Response[v1.HasArtifactResponse], error)
 	ListArtifacts(context.Context, *connect.Request[v1.ListArtifactsRequest]) (*connect.Response[v1.ListArtifactsResponse], error)
@@ -257,6 +262,12 @@ func NewHostAgentServiceClient(httpClient connect.HTTPClient, baseURL string, op
 			connect.WithSchema(hostAgentServiceMethods.ByName("PullImage")),
 			connect.WithClientOptions(opts...),
 		),
+		pullProgress: connect.NewClient[v1.PullProgressRequest, v1.PullProgressResponse](
+			httpClient,
+			baseURL+HostAgentServicePullProgressProcedure,
+			connect.WithSchema(hostAgentServiceMethods.ByName("PullProgress")),
+			connect.WithClientOptions(opts...),
+		),
 		importImage: connect.NewClient[v1.ImportImageRequest, v1.Image](
 			httpClient,
 			baseURL+HostAgentServiceImportImageProcedure,
@@ -316,6 +327,7 @@ type hostAgentServiceClient struct {
 	makeMinimal    *connect.Client[v1.MakeMinimalRequest, v1.Image]
 	resolveImage   *connect.Client[v1.RegistryImage, v1.ResolvedImage]
 	pullImage      *connect.Client[v1.RegistryImage, v1.Image]
+	pullProgress   *connect.Client[v1.PullProgressRequest, v1.PullProgressResponse]
 	importImage    *connect.Client[v1.ImportImageRequest, v1.Image]
 	hasArtifact    *connect.Client[v1.HasArtifactRequest, v1.HasArtifactResponse]
 	listArtifacts  *connect.Client[v1.ListArtifactsRequest, v1.ListArtifactsResponse]
@@ -414,6 +426,11 @@ func (c *hostAgentServiceClient) PullImage(ctx context.Context, req *connect.Req
 	return c.pullImage.CallUnary(ctx, req)
 }
 
+// PullProgress calls host.v1.HostAgentService.PullProgress.
+func (c *hostAgentServiceClient) PullProgress(ctx context.Context, req *connect.Request[v1.PullProgressRequest]) (*connect.Response[v1.PullProgressResponse], error) {
+	return c.pullProgress.CallUnary(ctx, req)
+}
+
 // ImportImage calls host.v1.HostAgentService.ImportImage.
 func (c *hostAgentServiceClient) ImportImage(ctx context.Context) *connect.ClientStreamForClient[v1.ImportImageRequest, v1.Image] {
 	return c.importImage.CallClientStream(ctx)
@@ -467,6 +484,8 @@ type HostAgentServiceHandler interface {
 	MakeMinimal(context.Context, *connect.Request[v1.MakeMinimalRequest]) (*connect.Response[v1.Image], error)
 	ResolveImage(context.Context, *connect.Request[v1.RegistryImage]) (*connect.Response[v1.ResolvedImage], error)
 	PullImage(context.Context, *connect.Request[v1.RegistryImage]) (*connect.Response[v1.Image], error)
+	// PullProgress says how far a PullImage that is under way has come.
+	PullProgress(context.Context, *connect.Request[v1.PullProgressRequest]) (*connect.Response[v1.PullProgressResponse], error)
 	ImportImage(context.Context, *connect.ClientStream[v1.ImportImageRequest]) (*connect.Response[v1.Image], error)
 	HasArtifact(context.Context, *connect.Request[v1.HasArtifactRequest]) (*connect.Response[v1.HasArtifactResponse], error)
 	ListArtifacts(context.Context, *connect.Request[v1.ListArtifactsRequest]) (*connect.Response[v1.ListArtifactsResponse], error)
@@ -590,6 +609,12 @@ func NewHostAgentServiceHandler(svc HostAgentServiceHandler, opts ...connect.Han
 		connect.WithSchema(hostAgentServiceMethods.ByName("PullImage")),
 		connect.WithHandlerOptions(opts...),
 	)
+	hostAgentServicePullProgressHandler := connect.NewUnaryHandler(
+		HostAgentServicePullProgressProcedure,
+		svc.PullProgress,
+		connect.WithSchema(hostAgentServiceMethods.ByName("PullProgress")),
+		connect.WithHandlerOptions(opts...),
+	)
 	hostAgentServiceImportImageHandler := connect.NewClientStreamHandler(
 		HostAgentServiceImportImageProcedure,
 		svc.ImportImage,
@@ -664,6 +689,8 @@ func NewHostAgentServiceHandler(svc HostAgentServiceHandler, opts ...connect.Han
 			hostAgentServiceResolveImageHandler.ServeHTTP(w, r)
 		case HostAgentServicePullImageProcedure:
 			hostAgentServicePullImageHandler.ServeHTTP(w, r)
+		case HostAgentServicePullProgressProcedure:
+			hostAgentServicePullProgressHandler.ServeHTTP(w, r)
 		case HostAgentServiceImportImageProcedure:
 			hostAgentServiceImportImageHandler.ServeHTTP(w, r)
 		case HostAgentServiceHasArtifactProcedure:
@@ -755,6 +782,10 @@ func (UnimplementedHostAgentServiceHandler) ResolveImage(context.Context, *conne
 
 func (UnimplementedHostAgentServiceHandler) PullImage(context.Context, *connect.Request[v1.RegistryImage]) (*connect.Response[v1.Image], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("host.v1.HostAgentService.PullImage is not implemented"))
+}
+
+func (UnimplementedHostAgentServiceHandler) PullProgress(context.Context, *connect.Request[v1.PullProgressRequest]) (*connect.Response[v1.PullProgressResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("host.v1.HostAgentService.PullProgress is not implemented"))
 }
 
 func (UnimplementedHostAgentServiceHandler) ImportImage(context.Context, *connect.ClientStream[v1.ImportImageRequest]) (*connect.Response[v1.Image], error) {
