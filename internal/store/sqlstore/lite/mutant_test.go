@@ -40,6 +40,16 @@ var mutants = []struct{ name, statement, old, new, run string }{
 	{"removal of the claimed", "SELECT 1 FROM artifact_claims", "WHERE digest = $1", "WHERE digest = $1 AND 1 = 0", "Claims/Protects"},
 	{"removal of the named", "WHERE v.image_digest = $1 OR v.snapshot_digest = $1", "v.snapshot_digest = $1", "1 = 0", "Claims/Version"},
 	{"claims for ever", "DELETE FROM artifact_claims WHERE build_id", "AND attempt = $2", "AND attempt = $2 AND 1 = 0", "Claims/EndsWithCleanUp"},
+	{"limit of sandboxes passed by", "INSERT INTO sandboxes", "m.max_sandboxes = 0 AND", "", "Limits/Sandboxes"},
+	{"limit of builds passed by", "INSERT INTO template_builds", "m.max_pending_builds = 0 AND", "", "Limits/PendingBuilds"},
+	{"limit of creates forgotten", "SET paid_until = $2", "SET paid_until = $2", "SET paid_until = $2 * 0", "Limits/CreatesPerMinute"},
+	{"ended sandboxes count", "COALESCE(SUM(vcpus), 0)", "AND ended_at IS NULL", "", "Limits/Sandboxes"},
+	{"builds' sandboxes count", "COALESCE(SUM(vcpus), 0)", "AND build_id IS NULL", "", "Limits/Sandboxes"},
+	{"filter by one pair only", "FROM sandbox_pairs p", "(SELECT COUNT(*) FROM sandbox_pairs e", "$8 + 0 * (SELECT COUNT(*) FROM sandbox_pairs e", "Filters/SandboxMetadata"},
+	{"filter across teams", "FROM sandbox_pairs p", "p.team_id = $1", "$1 <> ''", "Filters/SandboxMetadata"},
+	{"end of what was put off", "reason = 'ttl'", "expires_at <= :now", "expires_at > 0", "Sandboxes/Expiry"},
+	{"deferred builds are claimed", "SET status = 'running'", "not_before <= :now", "not_before >= 0", "Once/Defer"},
+	{"starts count as losses", "SET taken_back   = taken_back + 1", "SET taken_back   = taken_back + 1,", "SET taken_back = taken_back + 1, lost_attempts = lost_attempts + 1,", "Once/TakenBack"},
 	{"revoked keys", "FROM api_keys WHERE secret_hash", "AND revoked_at IS NULL", "", "Accounts/Keys"},
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/store/sqlstore"
 	"github.com/lehr-dev/lehr/internal/store/sqlstore/lite"
+	"github.com/lehr-dev/lehr/internal/store/storetest"
 )
 
 // connect opens the file of a store beside the store.
@@ -128,4 +129,23 @@ func TestOpenRefuses(t *testing.T) {
 	if !errs.IsKind(err, errs.Unavailable) {
 		t.Errorf("Open(no folder) = %v, want unavailable", err)
 	}
+}
+
+// TestPairsOfEarlierVersions makes versions as an earlier release wrote them,
+// without pairs: after the next start their labels are found.
+func TestPairsOfEarlierVersions(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "lehr.db")
+	s := open(t, lite.Options{Path: path})
+	storetest.PutLabelled(t, s, 250)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db := connect(t, path)
+	for _, statement := range []string{"DELETE FROM version_pairs", "UPDATE template_versions SET paired = 0"} {
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	storetest.WantLabelled(t, open(t, lite.Options{Path: path}), 250)
 }

@@ -3,15 +3,20 @@ package pg_test
 import (
 	"database/sql"
 	"errors"
+	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/lehr"
 	"github.com/lehr-dev/lehr/internal/store"
 	"github.com/lehr-dev/lehr/internal/store/sqlstore"
 	"github.com/lehr-dev/lehr/internal/store/sqlstore/pg"
+	"github.com/lehr-dev/lehr/internal/store/storetest"
 )
 
 // connect opens a pool beside the store.
@@ -146,4 +151,81 @@ func newBuild(team lehr.TeamID) store.NewBuild {
 		ID: lehr.NewBuildID(), TeamID: team, RecipeSchema: 1, TotalSteps: 3,
 		Spec: lehr.BuildSpec{Name: "app", Tag: lehr.DefaultTag, BaseTemplate: lehr.MinimalTemplate, Recipe: []string{"RUN true"}},
 	}
+}
+
+// TestPairsOfEarlierVersions makes versions as an earlier release wrote them,
+// without pairs: after the next start their labels are found.
+func TestPairsOfEarlierVersions(t *testing.T) {
+	t.Parallel()
+	url := server.Database(t)
+	storetest.PutLabelled(t, open(t, url), 250)
+	db := connect(t, url)
+	for _, statement := range []string{"DELETE FROM version_pairs", "UPDATE template_versions SET paired = 0"} {
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	storetest.WantLabelled(t, open(t, url), 250)
+}
+
+// readers are the tables that lists and filters read; each grows.
+var readers = regexp.MustCompile(`Seq Scan on (sandboxes|template_builds|template_versions|template_tags|\w+_pairs)`)
+
+// TestListsUseIndexes asks PostgreSQL how it would run each list and filter,
+// sequential scans being dear: no table that grows is read from end to end.
+func TestListsUseIndexes(t *testing.T) {
+	t.Parallel()
+	url := server.Database(t)
+	open(t, url)
+	db := connect(t, url)
+	db.SetMaxOpenConns(1)
+	for _, setting := range []string{"enable_seqscan = off", "plan_cache_mode = force_generic_plan"} {
+		if _, err := db.Exec("SET " + setting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	looked := 0
+	for _, text := range sqlstore.Statements(pg.Dialect()) {
+		if !strings.Contains(text, "ORDER BY") || !strings.Contains(text, "LIMIT") || !strings.HasPrefix(strings.TrimSpace(text), "SELECT") {
+			continue
+		}
+		looked++
+		if plan := explain(t, db, text); readers.MatchString(plan) {
+			t.Errorf("%s\nreads a table from end to end:\n%s", text, plan)
+		}
+	}
+	if looked < 100 {
+		t.Errorf("%d lists were looked at, want all of them", looked)
+	}
+}
+
+// explain returns the plan of a statement whatever its arguments.
+func explain(t *testing.T, db *sql.DB, text string) string {
+	t.Helper()
+	nulls := []string{}
+	for strings.Contains(text, fmt.Sprintf("$%d", len(nulls)+1)) {
+		nulls = append(nulls, "NULL")
+	}
+	execute := "EXPLAIN EXECUTE looked"
+	if len(nulls) > 0 {
+		execute += "(" + strings.Join(nulls, ", ") + ")"
+	}
+	if _, err := db.Exec("PREPARE looked AS " + text); err != nil {
+		t.Fatalf("%s\n%v", text, err)
+	}
+	defer func() { _, _ = db.Exec("DEALLOCATE looked") }()
+	rows, err := db.QueryContext(t.Context(), execute, pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		t.Fatalf("%s\n%v", execute, err)
+	}
+	defer rows.Close()
+	var plan strings.Builder
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			t.Fatal(err)
+		}
+		plan.WriteString(line + "\n")
+	}
+	return plan.String()
 }
