@@ -18,8 +18,8 @@ import (
 	"github.com/lehr-dev/lehr/internal/template"
 )
 
-// Options are the parts behind the API; all but HostNames and Metrics are
-// required.
+// Options are the parts behind the API; all but HostNames, Gateway and Metrics
+// are required.
 type Options struct {
 	Builds    *build.BuildService
 	Templates *template.Service
@@ -28,6 +28,7 @@ type Options struct {
 	Ready     func() error // nil once requests are taken
 	Metrics   http.Handler // nil: no /metrics
 	HostNames []string     // names besides addresses and localhost that Host may carry
+	Gateway   Gateway      // zero: sandboxes have no addresses
 	Log       *slog.Logger
 }
 
@@ -39,7 +40,7 @@ func New(o Options) http.Handler {
 	d := &door{
 		builds:    &builds{service: o.Builds, log: o.Log},
 		templates: &templates{service: o.Templates},
-		sandboxes: &sandboxes{service: o.Sandboxes},
+		sandboxes: &sandboxes{service: o.Sandboxes, gateway: o.Gateway},
 		keys:      &keys{accounts: o.Accounts},
 		teams:     &teams{accounts: o.Accounts},
 		log:       o.Log,

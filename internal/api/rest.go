@@ -226,7 +226,7 @@ func (d *door) restCreateSandbox(w http.ResponseWriter, r *http.Request) {
 	case !wait:
 		status = http.StatusAccepted
 	}
-	d.answer(w, r, status, sandboxMessage(box))
+	d.answer(w, r, status, d.sandboxes.whole(r.Context(), box))
 }
 
 func waitParameter(r *http.Request) (bool, error) {

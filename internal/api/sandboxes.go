@@ -13,7 +13,10 @@ import (
 )
 
 // sandboxes implements lehr.v1.SandboxService.
-type sandboxes struct{ service *sandbox.Service }
+type sandboxes struct {
+	service *sandbox.Service
+	gateway Gateway
+}
 
 // maxStdin bounds the standard input that travels with a command, in bytes.
 const maxStdin = 1 << 20
@@ -23,7 +26,7 @@ func (s *sandboxes) Create(ctx context.Context, req *connect.Request[lehrv1.Crea
 	if err != nil {
 		return nil, err
 	}
-	res := connect.NewResponse(sandboxMessage(made))
+	res := connect.NewResponse(s.whole(ctx, made))
 	if !created {
 		res.Header().Set(replayedHeader, "true")
 	}
@@ -68,7 +71,7 @@ func (s *sandboxes) SetTimeout(ctx context.Context, req *connect.Request[lehrv1.
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(sandboxMessage(got)), nil
+	return connect.NewResponse(s.message(ctx, got)), nil
 }
 
 func (s *sandboxes) Get(ctx context.Context, req *connect.Request[lehrv1.GetSandboxRequest]) (*connect.Response[lehrv1.Sandbox], error) {
@@ -80,7 +83,7 @@ func (s *sandboxes) Get(ctx context.Context, req *connect.Request[lehrv1.GetSand
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(sandboxMessage(got)), nil
+	return connect.NewResponse(s.whole(ctx, got)), nil
 }
 
 func (s *sandboxes) List(ctx context.Context, req *connect.Request[lehrv1.ListSandboxesRequest]) (*connect.Response[lehrv1.ListSandboxesResponse], error) {
@@ -111,8 +114,9 @@ func (s *sandboxes) List(ctx context.Context, req *connect.Request[lehrv1.ListSa
 	}
 	page, next := cut(list, limit, func(s lehr.Sandbox) string { return string(s.ID) })
 	res := &lehrv1.ListSandboxesResponse{NextCursor: next}
+	addresses := s.addresser()
 	for _, one := range page {
-		res.Sandboxes = append(res.Sandboxes, sandboxMessage(one))
+		res.Sandboxes = append(res.Sandboxes, addresses.message(ctx, one))
 	}
 	return connect.NewResponse(res), nil
 }
@@ -126,7 +130,7 @@ func (s *sandboxes) Kill(ctx context.Context, req *connect.Request[lehrv1.KillSa
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(sandboxMessage(got)), nil
+	return connect.NewResponse(s.message(ctx, got)), nil
 }
 
 func (s *sandboxes) Exec(ctx context.Context, req *connect.Request[lehrv1.ExecRequest], stream *connect.ServerStream[lehrv1.ExecResponse]) error {

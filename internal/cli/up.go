@@ -17,7 +17,8 @@ func (a *app) upCommand() *cobra.Command {
 		Use: "up", Short: "Run Lehr on this machine: API, workers and sandboxes", Args: noArgs,
 		Long: "Run Lehr on this machine until interrupted: API, build workers and the agent that holds the sandboxes.\n" +
 			"Every flag can also be given as LEHR_<NAME>, for instance LEHR_DATA.",
-		Example: "  lehr up\n  lehr up --data /srv/lehr --listen 127.0.0.1:6000 --workers 4",
+		Example: "  lehr up\n  lehr up --data /srv/lehr --listen 127.0.0.1:6000 --workers 4\n" +
+			"  lehr up --domain boxes.example.com --public-url https://boxes.example.com",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			up, err := config.LoadUp(a.settings(cmd.Flags()))
 			if err != nil {
@@ -40,6 +41,8 @@ func (a *app) upCommand() *cobra.Command {
 	cmd.Flags().String("listen", config.DefaultListen, "HOST:PORT of the API")
 	cmd.Flags().Int("workers", config.DefaultWorkers, "builds at the same time")
 	cmd.Flags().String("host-name", "", "further names that requests may carry in Host, comma-separated")
+	cmd.Flags().String("domain", config.DefaultDomain, "sandboxes are served at <port>-<id>.DOMAIN")
+	cmd.Flags().String("public-url", "", "URL by which callers reach this server through a proxy, such as https://lehr.example.com")
 	cmd.Flags().String("log-level", "info", "debug, info, warn or error")
 	return cmd
 }

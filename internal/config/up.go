@@ -2,8 +2,10 @@ package config
 
 import (
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -16,6 +18,8 @@ type Up struct {
 	Listen    string   // HOST:PORT of the API
 	Workers   int      // builds at the same time
 	HostNames []string // further names that requests may carry in Host
+	Domain    string   // sandboxes are served under its subdomains
+	PublicURL *url.URL // how callers reach the server through a proxy; nil: directly
 	LogLevel  string   // debug, info, warn, error
 }
 
@@ -24,6 +28,7 @@ const (
 	DefaultListen  = "127.0.0.1:5347"
 	DefaultData    = "/var/lib/lehr"
 	DefaultWorkers = 2
+	DefaultDomain  = "localhost"
 	MaxWorkers     = 64
 )
 
@@ -94,7 +99,53 @@ func LoadUp(src Source) (Up, error) {
 	if names, ok := src("host-name"); ok && names != "" {
 		up.HostNames = strings.FieldsFunc(names, func(r rune) bool { return r == ',' || r == ' ' })
 	}
+	up.Domain = strings.ToLower(strings.TrimSuffix(or(src, "domain", DefaultDomain), "."))
+	if !isDomain(up.Domain) {
+		p.add("domain", "%.80q: want a domain name such as localhost or boxes.example.com, at most %d characters long", up.Domain, maxDomain)
+	}
+	if given := or(src, "public-url", ""); given != "" {
+		up.PublicURL = publicURL(given)
+		if up.PublicURL == nil {
+			p.add("public-url", "%.80q: want http://NAME[:PORT] or https://NAME[:PORT] and nothing else", given)
+		} else {
+			up.HostNames = append(up.HostNames, up.PublicURL.Hostname())
+		}
+	}
 	return up, p.err()
+}
+
+// maxDomain leaves room for a port and an id in front, in the 253 characters
+// that a name may have.
+const maxDomain = 253 - len("65535-sb00000000000000000000000000.")
+
+// domainLabel is one part of a domain name.
+var domainLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// isDomain reports whether a name can have subdomains: an address cannot.
+func isDomain(name string) bool {
+	for label := range strings.SplitSeq(name, ".") {
+		if !domainLabel.MatchString(label) {
+			return false
+		}
+	}
+	return len(name) <= maxDomain && net.ParseIP(name) == nil
+}
+
+// publicURL reads a URL of scheme, name and port; nil for any other.
+func publicURL(text string) *url.URL {
+	u, err := url.Parse(strings.TrimSuffix(text, "/"))
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return nil
+	}
+	if plain := (&url.URL{Scheme: u.Scheme, Host: u.Host}); plain.String() != u.String() {
+		return nil
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return nil
+		}
+	}
+	return u
 }
 
 func or(src Source, name, fallback string) string {

@@ -2,10 +2,8 @@ package httpkit
 
 import (
 	"log/slog"
-	"net"
 	"net/http"
 	"runtime/debug"
-	"strings"
 
 	"github.com/lehr-dev/lehr/internal/errs"
 )
@@ -14,18 +12,10 @@ import (
 // localhost or one of names. A page that rebinds its own DNS name to us keeps
 // its name in Host and is stopped here.
 func GuardHost(names []string, next http.Handler) http.Handler {
-	allowed := map[string]bool{"localhost": true, "": true}
-	for _, n := range names {
-		allowed[strings.ToLower(n)] = true
-	}
+	hosts := NewHosts(names...)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := r.Host
-		if h, _, err := net.SplitHostPort(host); err == nil {
-			host = h
-		}
-		host = strings.ToLower(strings.Trim(host, "[]"))
-		if !allowed[host] && net.ParseIP(host) == nil {
-			WriteError(w, errs.New(errs.PermissionDenied, "the Host %q is not served here", clip(host)).
+		if !hosts.Own(r.Host) {
+			WriteError(w, errs.New(errs.PermissionDenied, "the Host %q is not served here", clip(Hostname(r.Host))).
 				WithCode("host_refused").
 				WithRemedy("call the server by its address, or start it with --host-name"))
 			return

@@ -251,9 +251,13 @@ func (s *Service) record(ctx context.Context, c *creation) (box lehr.Sandbox, cr
 func (s *Service) finish(ctx context.Context, c *creation, box lehr.Sandbox) (lehr.Sandbox, error) {
 	v := c.template.Version
 	s.hit(ctx, failpoint.BoxAfterInsert)
+	token := ""
+	if s.o.AccessToken != nil {
+		token = s.o.AccessToken(box.ID)
+	}
 	_, err := c.host.CreateSandbox(ctx, agent.CreateSandbox{
 		ID: box.ID, TeamID: c.p.TeamID, TemplateID: v.TemplateID, VersionID: v.ID, Image: v.ImageDigest,
-		Snapshot: v.SnapshotDigest, Resources: c.resources, Config: v.Config, Env: c.p.Env, TTL: c.p.TTL,
+		Snapshot: v.SnapshotDigest, Resources: c.resources, Config: v.Config, Env: c.p.Env, TTL: c.p.TTL, AccessToken: token,
 	})
 	if err != nil {
 		if ctx.Err() != nil {

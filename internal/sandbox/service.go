@@ -51,6 +51,8 @@ type Options struct {
 	Clock     clock.Clock  // the machine's
 	Log       *slog.Logger // discarded
 	Timing    Timing       // DefaultTiming
+	// AccessToken returns the token of a sandbox's users; nil: they have none.
+	AccessToken func(lehr.SandboxID) string
 }
 
 // Timing is how long the service waits for things; zero fields take their

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync/atomic"
 
@@ -21,13 +22,17 @@ import (
 	"github.com/lehr-dev/lehr/internal/clock"
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/fleet"
+	"github.com/lehr-dev/lehr/internal/gateway"
+	"github.com/lehr-dev/lehr/internal/lehr"
 	"github.com/lehr-dev/lehr/internal/place"
 	"github.com/lehr-dev/lehr/internal/sandbox"
+	"github.com/lehr-dev/lehr/internal/seal"
 	"github.com/lehr-dev/lehr/internal/store"
 	"github.com/lehr-dev/lehr/internal/template"
 )
 
-// Options are the parts of a control plane; all are required but HostNames.
+// Options are the parts of a control plane; all are required but HostNames, Key
+// and Gateway.
 type Options struct {
 	Store     store.Store
 	Bus       bus.Bus
@@ -35,7 +40,16 @@ type Options struct {
 	Workers   int
 	Embedded  bool // no other process works on the store
 	HostNames []string
+	Key       *seal.Key // nil: sandboxes have no access tokens
+	Gateway   Gateway   // zero: none
 	Log       *slog.Logger
+}
+
+// Gateway says under which names sandboxes are served.
+type Gateway struct {
+	Domain string // without a port
+	Scheme string // of the URLs that callers are told: "http" or "https"
+	Port   string // of those URLs; empty where the scheme's own is meant
 }
 
 // Control is one control plane. Handler may be served from the start; Run makes
@@ -46,6 +60,7 @@ type Control struct {
 	builds    *build.BuildService
 	templates *template.Service
 	sandboxes *sandbox.Service
+	gateway   *gateway.Gateway // nil: none
 	handler   http.Handler
 	ready     atomic.Bool
 }
@@ -53,6 +68,10 @@ type Control struct {
 // New wires a control plane and starts nothing.
 func New(o Options) *Control {
 	c := &Control{o: o}
+	var token func(lehr.SandboxID) string
+	if o.Key != nil {
+		token = o.Key.AccessToken
+	}
 	clk := clock.Real()
 	c.pool = fleet.NewHostClientPool(fleet.Options{Hosts: o.Store.Hosts(), Clock: clk, Log: o.Log})
 	scheduler := fleet.NewHostScheduler(c.pool, place.DefaultPolicy)
@@ -65,15 +84,35 @@ func New(o Options) *Control {
 	})
 	c.sandboxes = sandbox.New(sandbox.Options{
 		Store: o.Store, Scheduler: scheduler, Pool: c.pool, Bases: c.templates, Clock: clk, Log: o.Log,
+		AccessToken: token,
 	})
 	c.handler = api.New(api.Options{
 		Builds: c.builds, Templates: c.templates, Sandboxes: c.sandboxes, Accounts: o.Store.Accounts(),
 		Ready: c.readiness, Metrics: metrics(), HostNames: o.HostNames, Log: o.Log,
+		Gateway: o.Gateway.forAPI(token),
 	})
+	if o.Gateway.Domain != "" {
+		c.gateway = gateway.New(gateway.Options{
+			Sandboxes: c.sandboxes, AccessToken: token, Domain: o.Gateway.Domain, HostNames: o.HostNames, Log: o.Log,
+		})
+		c.handler = c.gateway.Handler(c.handler)
+	}
 	return c
 }
 
-// Handler serves the API.
+// forAPI is the gateway as callers of the API are told of it.
+func (g Gateway) forAPI(token func(lehr.SandboxID) string) api.Gateway {
+	if g.Domain == "" {
+		return api.Gateway{}
+	}
+	domain := g.Domain
+	if g.Port != "" {
+		domain = net.JoinHostPort(domain, g.Port)
+	}
+	return api.Gateway{Scheme: g.Scheme, Domain: domain, AccessToken: token}
+}
+
+// Handler serves the API and, in front of it, the gateway.
 func (c *Control) Handler() http.Handler { return c.handler }
 
 // WaitHosts returns once a host is connected.
@@ -112,6 +151,9 @@ func (c *Control) Run(ctx context.Context) error {
 	}
 	defer wait()
 
+	if c.gateway != nil {
+		defer c.gateway.Close()
+	}
 	loops, ctx := errgroup.WithContext(ctx)
 	loops.Go(func() error { return c.sandboxes.Run(ctx) })
 	loops.Go(func() error { return c.templates.Run(ctx) })

@@ -24,6 +24,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/fleet"
 	"github.com/lehr-dev/lehr/internal/hostrpc"
 	"github.com/lehr-dev/lehr/internal/role/control"
+	"github.com/lehr-dev/lehr/internal/seal"
 	"github.com/lehr-dev/lehr/internal/store"
 	"github.com/lehr-dev/lehr/internal/store/sqlstore/lite"
 )
@@ -43,6 +44,9 @@ const (
 	drainTime     = 2 * time.Second // requests under way
 	agentStopTime = 10 * time.Second
 )
+
+// maxHeader bounds the headers of a request, in bytes.
+const maxHeader = 256 << 10
 
 // agentStartTime bounds the wait for the agent before calls are taken.
 const agentStartTime = 10 * time.Second
@@ -100,8 +104,16 @@ func serve(ctx context.Context, o Options, st store.Store) error {
 	if err := os.RemoveAll(filepath.Dir(socket)); err != nil {
 		return errs.Wrap(err, errs.Unavailable, "solo.serve", "old sockets cannot be removed")
 	}
+	secret, made, err := seal.Load(filepath.Join(o.Config.Data, "secret.key"))
+	if err != nil {
+		return err
+	}
+	if made {
+		o.Log.Info("a secret key was made; keep a copy with backups of the data folder", "file", "secret.key")
+	}
 	c := control.New(control.Options{
 		Store: st, Bus: signals, Workers: o.Config.Workers, Embedded: true, HostNames: o.Config.HostNames, Log: o.Log,
+		Key: secret, Gateway: gatewayAddress(o.Config, listener.Addr()),
 		Hosts: []fleet.Member{{Name: "local", Dial: func(context.Context) (agent.Agent, error) {
 			return hostrpc.DialUnix(socket), nil
 		}}},
@@ -111,6 +123,22 @@ func serve(ctx context.Context, o Options, st store.Store) error {
 		return err
 	}
 	return run(ctx, o, c, listener, announcement{key: key, socket: socket})
+}
+
+// gatewayAddress is where callers find sandboxes: behind the proxy that the
+// public URL names, else where we listen.
+func gatewayAddress(c config.Up, addr net.Addr) control.Gateway {
+	g := control.Gateway{Domain: c.Domain, Scheme: "http"}
+	if tcp, ok := addr.(*net.TCPAddr); ok {
+		g.Port = strconv.Itoa(tcp.Port)
+	}
+	if c.PublicURL != nil {
+		g.Scheme, g.Port = c.PublicURL.Scheme, c.PublicURL.Port()
+	}
+	if g.Scheme == "http" && g.Port == "80" || g.Scheme == "https" && g.Port == "443" {
+		g.Port = ""
+	}
+	return g
 }
 
 // announcement is what run tells: the key of the server's file, and where the
@@ -135,7 +163,8 @@ func run(ctx context.Context, o Options, c *control.Control, listener net.Listen
 
 	server := &http.Server{
 		Handler: c.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, Protocols: protocols(),
-		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}
 	parts.Go(func() error {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
