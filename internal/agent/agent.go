@@ -211,6 +211,12 @@ type RegistryAuth struct {
 	Username, Password, Token string
 }
 
+// String hides the login from texts.
+func (RegistryAuth) String() string { return "agent.RegistryAuth" }
+
+// GoString hides the login from %#v.
+func (RegistryAuth) GoString() string { return "agent.RegistryAuth" }
+
 // ResolvedImage is what a reference means.
 type ResolvedImage struct {
 	Reference string           // complete, with the digest of the manifest for this platform

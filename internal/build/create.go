@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/build/plan"
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/failpoint"
@@ -34,6 +35,9 @@ type CreateParams struct {
 	Priority       int32
 	IdempotencyKey string
 	Metadata       map[string]string
+	// RegistryAuth is the login at the registry of the base. It is kept sealed
+	// until the build has ended, and nowhere else.
+	RegistryAuth agent.RegistryAuth `json:",omitzero"`
 }
 
 // LimitParams are time limits; nil means the default, 0 the build's own limit.
@@ -80,52 +84,40 @@ func (s *BuildService) newBuild(ctx context.Context, p CreateParams) (store.NewB
 	spec := c.spec()
 	parsed, err := recipe.ParseRecipe(p.Recipe)
 	c.join(err)
-	var version lehr.Version
-	base, err := parsed.Base(p.BaseTemplate, recipe.DefaultPlatform, p.BuildArgs)
+	login := c.login()
+	var base resolvedBase
+	var baseErr error
+	named, err := parsed.Base(p.BaseTemplate, recipe.DefaultPlatform, p.BuildArgs)
 	if c.join(err); err == nil {
-		spec.BaseTemplate = baseName(base)
-		version, err = s.resolveBase(ctx, p.TeamID, base)
+		base, baseErr = s.resolveBase(ctx, p.TeamID, named, login)
+		spec.BaseTemplate, spec.BaseImage = base.shown, base.image
 	}
+	if aboutBase(baseErr) {
+		c.fail("base_template", errs.CodeOf(baseErr), remedyOf(baseErr), "%s", safeMessage(baseErr))
+	}
+	total := c.plan(&spec, parsed, base.config)
 	switch {
-	case spec.BaseTemplate == "": // said already
-	case errs.IsKind(err, errs.NotFound):
-		c.fail("base_template", "base_not_found", "see lehr templates ls", "there is no template %s", base)
-	case err != nil:
-		return store.NewBuild{}, err
-	}
-	total := c.plan(&spec, parsed, version.Config)
-	if len(c.problems) > 0 {
+	case len(c.problems) > 0:
 		return store.NewBuild{}, c.problems
+	case baseErr != nil:
+		return store.NewBuild{}, baseErr
 	}
-	return store.NewBuild{
+	n := store.NewBuild{
 		ID: lehr.NewBuildID(), TeamID: p.TeamID, Spec: spec, RecipeSchema: recipe.SchemaVersion,
-		TotalSteps: total, BaseDigest: version.ImageDigest,
+		TotalSteps: total, BaseDigest: base.digest,
 		IdempotencyKey: p.IdempotencyKey, SpecDigest: requestDigest(p), MaxPending: MaxPending,
-	}, nil
-}
-
-// baseName is how a build shows its base: as people write it.
-func baseName(r lehr.Ref) string {
-	return strings.TrimSuffix(r.String(), ":"+lehr.DefaultTag)
-}
-
-// resolveBase finds a base. The platform's minimal may not have been made yet:
-// what it will be is known.
-func (s *BuildService) resolveBase(ctx context.Context, team lehr.TeamID, ref lehr.Ref) (lehr.Version, error) {
-	if isMinimal(ref) && ref.Tag == lehr.DefaultTag {
-		found, err := s.o.Store.Templates().Resolve(ctx, lehr.PlatformTeam, ref)
-		if errs.IsKind(err, errs.NotFound) {
-			return lehr.Version{Config: plan.MinimalConfig()}, nil
-		}
-		return found.Version, err
 	}
-	found, err := s.o.Store.Templates().Resolve(ctx, team, ref)
-	return found.Version, err
+	if base.image != "" {
+		n.RegistryLogin, err = s.sealLogin(n.ID, login)
+	}
+	return n, err
 }
 
 // requestDigest tells whether a repeated idempotency key repeats the request.
+// Of a login only the user's name counts: the digest is stored, and a password
+// could be guessed from it.
 func requestDigest(p CreateParams) lehr.Digest {
-	p.IdempotencyKey = ""
+	p.IdempotencyKey, p.RegistryAuth = "", agent.RegistryAuth{Username: p.RegistryAuth.Username}
 	b, err := json.Marshal(p) // maps are written in order
 	if err != nil {
 		panic("build: a request cannot be encoded: " + err.Error()) // plain data always can

@@ -25,15 +25,20 @@ const (
 	CodeGuestLost         = "guest_lost"         // the recipe ended the guest daemon
 	CodeBaseMissing       = "base_missing"       // the base was removed after the build was created
 	CodeRecipeInvalid     = "recipe_invalid"     // the recipe does not fit the base as it is now
+	CodeBaseNotFound      = "base_not_found"     // at create: neither a template nor an image
+	CodeBaseInvalid       = "base_invalid"       // the registry's image cannot be used
+	CodeRegistryDenied    = "registry_denied"    // the registry does not give the image to this login
 
 	CodeEngine      = "engine"       // a sandbox ended for no nameable reason
 	CodeSandboxLost = "sandbox_lost" // a sandbox is gone without a trace
 	CodeHostLost    = "host_lost"    // the host does not answer
-	CodeProbeFailed = "probe_failed" // probes could not be run
-	CodeUnplaced    = "unplaced"     // no host could take the build for long
-	CodeTooLarge    = "too_large"    // no host is large enough for the build, even an empty one
-	CodePanic       = "panic"        // a fault in Lehr
-	CodePlatform    = "platform"     // everything else that is not the recipe's fault
+	// CodeRegistryUnreachable: the registry of the base does not answer.
+	CodeRegistryUnreachable = "registry_unreachable"
+	CodeProbeFailed         = "probe_failed" // probes could not be run
+	CodeUnplaced            = "unplaced"     // no host could take the build for long
+	CodeTooLarge            = "too_large"    // no host is large enough for the build, even an empty one
+	CodePanic               = "panic"        // a fault in Lehr
+	CodePlatform            = "platform"     // everything else that is not the recipe's fault
 )
 
 // codeGuestSilent is what a host says when a guest daemon stands still.
@@ -103,6 +108,15 @@ func safeMessage(err error) string {
 	return err.Error()
 }
 
+// remedyOf is what the outermost of our own errors says to do.
+func remedyOf(err error) string {
+	var e *errs.Error
+	if errors.As(err, &e) {
+		return e.Remedy
+	}
+	return ""
+}
+
 func buildError(at spot, fault lehr.Fault, code, reason string) lehr.BuildError {
 	return lehr.BuildError{
 		Code: code, Fault: fault, Phase: at.phase, Step: at.step,
@@ -130,6 +144,12 @@ func remedy(code string) string {
 		return "do not end or stop process 1 or what runs under /.lehr"
 	case CodeBaseMissing:
 		return "name a base that exists"
+	case CodeBaseInvalid:
+		return "use another image, or another tag of it"
+	case CodeRegistryDenied:
+		return "give a login that may pull the image"
+	case CodeRegistryUnreachable:
+		return "is the registry up, and can the host reach it?"
 	}
 	return "build again; if it happens again, run lehr doctor on the host"
 }

@@ -123,6 +123,9 @@ func (a *attempt) version(m made) (lehr.Version, error) {
 		Resources: a.build.Spec.Resources, BaseTemplate: a.build.Spec.BaseTemplate,
 		BaseDigest: a.base.Version.ImageDigest, Config: a.plan.Config, Plan: encoded,
 	}
+	if a.build.Spec.BaseImage != "" {
+		v.BaseTemplate = a.build.Spec.BaseImage
+	}
 	if v.Platform == "" {
 		v.Platform = recipe.DefaultPlatform
 	}

@@ -49,6 +49,7 @@ type Options struct {
 	Scheduler HostScheduler
 	Pool      HostClientPool
 	Bases     Bases
+	Vault     Vault        // of logins; nil: none are taken
 	Clock     clock.Clock  // the machine's
 	Log       *slog.Logger // discarded
 	Timing    Timing       // DefaultTiming

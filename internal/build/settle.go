@@ -75,6 +75,9 @@ func noRoom(err error) bool {
 }
 
 func (a *attempt) settleOnce(ctx context.Context) error {
+	if a.build.Spec.BaseImage != "" {
+		return a.settleImage(ctx)
+	}
 	ref, err := lehr.ParseRef(a.build.Spec.BaseTemplate)
 	if err != nil {
 		return platformFault(ctx, a.where(), CodePlatform, errs.New(errs.Internal, "the recorded base: %w", err))
@@ -238,6 +241,7 @@ func (a *attempt) makePlan(ctx context.Context) error {
 	}
 	in, err := planInput(a.build.Spec, base, a.base.Version.ImageDigest)
 	if err == nil {
+		in.AptCounted = a.build.Spec.BaseImage != ""
 		a.plan, err = plan.Make(in)
 	}
 	if err != nil {

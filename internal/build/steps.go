@@ -52,6 +52,10 @@ func (a *attempt) runStep(ctx context.Context, s plan.Step) error {
 	if s.Kind == plan.KindStart {
 		return a.begin(ctx, r)
 	}
+	if s.Skip != "" {
+		a.say(ctx, r.at, "%s: left out, %s", s.Cmd, s.Skip)
+		r.entry.CacheReason = s.Skip
+	}
 	if !s.Acts() {
 		return r.put(ctx, lehr.StepSuccess)
 	}

@@ -50,12 +50,34 @@ func (r Recipe) Split() (global []Instruction, from *Instruction, steps []Instru
 	return nil, nil, r.Instructions
 }
 
-// Base says which template the recipe starts from: base as the request gives
-// it, FROM when base is empty, and the platform's minimal when there is neither.
-// Both given and different is a problem. FROM is expanded with the ARGs before
-// it, the build arguments and the platform ("" is DefaultPlatform).
-func (r Recipe) Base(base, platform string, buildArgs map[string]string) (lehr.Ref, error) {
-	var given, named lehr.Ref
+// BaseRef is the name of a base and what it may mean: a template, else an image
+// of a registry. At least one of the two is set.
+type BaseRef struct {
+	Template lehr.Ref      // zero where it cannot be a template
+	Image    lehr.ImageRef // zero where it cannot be an image
+	text     string
+}
+
+// String is the base as builds show it: a template without its default tag, an
+// image as it was written.
+func (b BaseRef) String() string {
+	if b.Template.Name == "" {
+		return b.text
+	}
+	return strings.TrimSuffix(b.Template.String(), ":"+lehr.DefaultTag)
+}
+
+// same reports whether two names mean the same.
+func (b BaseRef) same(other BaseRef) bool {
+	return b.Template == other.Template && (b.Template.Name != "" || b.Image == other.Image)
+}
+
+// Base says what the recipe starts from: base as the request gives it, FROM
+// when base is empty, and the platform's minimal when there is neither. Both
+// given and different is a problem. FROM is expanded with the ARGs before it,
+// the build arguments and the platform ("" is DefaultPlatform).
+func (r Recipe) Base(base, platform string, buildArgs map[string]string) (BaseRef, error) {
+	var given, named BaseRef
 	var problems Problems
 	if base != "" {
 		ref, p := parseBase(base)
@@ -73,66 +95,88 @@ func (r Recipe) Base(base, platform string, buildArgs map[string]string) (lehr.R
 		named = ref
 	}
 	if err := problems.Err(); err != nil {
-		return lehr.Ref{}, err
+		return BaseRef{}, err
 	}
 	switch {
-	case base != "" && from != nil && given != named:
-		return lehr.Ref{}, Problems{*invalid("base_conflict", "FROM names %s, base_template %s", named, given).
+	case base != "" && from != nil && !given.same(named):
+		return BaseRef{}, Problems{*invalid("base_conflict", "FROM names %s, base_template %s", named, given).
 			at(from.Line, from.EndLine).remedy("leave one of them out")}
 	case base != "":
 		return given, nil
 	case from != nil:
 		return named, nil
 	}
-	return lehr.Ref{Name: lehr.MinimalTemplate, Tag: lehr.DefaultTag}, nil
+	return BaseRef{Template: lehr.Ref{Name: lehr.MinimalTemplate, Tag: lehr.DefaultTag}, text: lehr.MinimalTemplate}, nil
 }
 
-func (r Recipe) expandFrom(ins Instruction, platform string, buildArgs map[string]string) (lehr.Ref, *Problem) {
+func (r Recipe) expandFrom(ins Instruction, platform string, buildArgs map[string]string) (BaseRef, *Problem) {
 	if platform == "" {
 		platform = DefaultPlatform
 	}
 	f, ok := ins.Body.(From)
 	if !ok {
-		return lehr.Ref{}, invalid(codeSyntax, "cannot be read as FROM")
+		return BaseRef{}, invalid(codeSyntax, "cannot be read as FROM")
 	}
 	x := NewExpander()
 	env, p := r.Globals(x, platform, buildArgs)
 	if p != nil {
-		return lehr.Ref{}, p
+		return BaseRef{}, p
 	}
 	name, _, p := x.Word(f.Base, ins.Escape, env)
 	if p != nil {
-		return lehr.Ref{}, p
+		return BaseRef{}, p
 	}
 	wanted, _, p := x.Word(f.Platform, ins.Escape, env)
 	if p != nil {
-		return lehr.Ref{}, p
+		return BaseRef{}, p
 	}
 	if wanted != "" && wanted != platform && wanted != "linux" {
-		return lehr.Ref{}, unsupported("platform_unsupported", "FROM --platform=%s: this installation builds for %s", clip(wanted), platform).
+		return BaseRef{}, unsupported("platform_unsupported", "FROM --platform=%s: this installation builds for %s", clip(wanted), platform).
 			remedy("leave the flag out")
 	}
 	return parseBase(name)
 }
 
-// parseBase reads a reference to a template and refuses those to a registry.
-func parseBase(s string) (lehr.Ref, *Problem) {
-	host, _, slashed := strings.Cut(s, "/")
+// parseBase reads the name of a template or of an image.
+func parseBase(s string) (BaseRef, *Problem) {
 	switch {
 	case s == "":
-		return lehr.Ref{}, invalid("from_invalid", "names no base").remedy("name a template, or %s", lehr.MinimalTemplate)
+		return BaseRef{}, invalid("from_invalid", "names no base").remedy("name a template, an image, or %s", lehr.MinimalTemplate)
 	case strings.EqualFold(s, "scratch"):
-		return lehr.Ref{}, unsupported("from_scratch", "an empty base (scratch) is not supported yet").
-			remedy("name a template, or %s", lehr.MinimalTemplate)
-	case strings.Contains(s, "@"), strings.Contains(s, "://"), strings.Count(s, "/") > 1,
-		slashed && (strings.ContainsAny(host, ".:") || host == "localhost"):
-		return lehr.Ref{}, unsupported("from_registry", "%q is an image of a registry, which is not supported yet", clip(s)).
-			remedy("name a template (lehr templates ls), or %s", lehr.MinimalTemplate)
+		return BaseRef{}, unsupported("from_scratch", "an empty base (scratch) is not supported yet").
+			remedy("name a template, an image, or %s", lehr.MinimalTemplate)
+	case strings.Contains(s, "://"):
+		return BaseRef{}, invalid("from_invalid", "%q is a URL, not a base", clip(s)).remedy("write HOST/NAME:TAG, without a scheme")
+	}
+	b := BaseRef{text: s}
+	image, imageErr := lehr.ParseImageRef(s)
+	if imageErr == nil {
+		b.Image = image
+	}
+	if onlyImage(s) {
+		if imageErr != nil {
+			return BaseRef{}, invalid("from_invalid", "%q is not an image: %s", clip(s), imageErr).remedy("write [HOST/]NAME[:TAG][@sha256:…]")
+		}
+		return b, nil
 	}
 	ref, err := lehr.ParseRef(s)
-	if err != nil {
-		return lehr.Ref{}, invalid("from_invalid", "%q is not a template: %s", clip(s), err).
-			remedy("write [team/]name[:tag]")
+	if err == nil {
+		b.Template = ref
 	}
-	return ref, nil
+	if ref.Name == lehr.MinimalTemplate && ref.Team == "" {
+		b.Image = lehr.ImageRef{} // the platform's own name
+	}
+	if err != nil && imageErr != nil {
+		return BaseRef{}, invalid("from_invalid", "%q is neither a template nor an image: %s", clip(s), err).
+			remedy("write [team/]name[:tag], or the name of an image")
+	}
+	return b, nil
+}
+
+// onlyImage reports whether a name can only be an image's: it has a digest, a
+// registry, or more than one slash.
+func onlyImage(s string) bool {
+	host, _, slashed := strings.Cut(s, "/")
+	return strings.Contains(s, "@") || strings.Count(s, "/") > 1 ||
+		slashed && (strings.ContainsAny(host, ".:") || strings.EqualFold(host, "localhost"))
 }

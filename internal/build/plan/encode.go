@@ -52,6 +52,7 @@ type encodedStep struct {
 	Phase    lehr.Phase    `json:"phase"`
 	Kind     Kind          `json:"kind"`
 	Cmd      string        `json:"cmd"`
+	Skip     string        `json:"skip,omitempty"`
 	Line     int           `json:"line,omitempty"`
 	EndLine  int           `json:"end_line,omitempty"`
 	Implicit bool          `json:"implicit,omitempty"`
@@ -78,7 +79,7 @@ func Encode(p Plan) ([]byte, error) {
 	table := envTable{}
 	for _, s := range p.Steps {
 		out := encodedStep{
-			N: s.N, Phase: s.Phase, Kind: s.Kind, Cmd: s.Cmd, Line: s.Line, EndLine: s.EndLine,
+			N: s.N, Phase: s.Phase, Kind: s.Kind, Cmd: s.Cmd, Skip: s.Skip, Line: s.Line, EndLine: s.EndLine,
 			Implicit: s.Implicit, Argv: s.Argv, File: s.File, User: s.User, Workdir: s.Workdir,
 			MakeDir: s.MakeDir, Timeout: s.Timeout, Meaning: s.Meaning, CacheKey: s.CacheKey,
 		}
@@ -147,7 +148,7 @@ func Decode(b []byte) (Plan, error) {
 // step is the step at index i of the plan.
 func (in encodedStep) step(i int, envs [][]lehr.EnvVar) (Step, error) {
 	s := Step{
-		N: in.N, Phase: in.Phase, Kind: in.Kind, Cmd: in.Cmd, Line: in.Line, EndLine: in.EndLine,
+		N: in.N, Phase: in.Phase, Kind: in.Kind, Cmd: in.Cmd, Skip: in.Skip, Line: in.Line, EndLine: in.EndLine,
 		Implicit: in.Implicit, Argv: in.Argv, File: in.File, User: in.User, Workdir: in.Workdir,
 		MakeDir: in.MakeDir, Timeout: in.Timeout, Meaning: in.Meaning, CacheKey: in.CacheKey,
 	}

@@ -125,11 +125,15 @@ func (m *maker) warn(ins recipe.Instruction, message string) {
 // the root directory, with the base's environment and /bin/sh, whatever the
 // recipe sets.
 func (m *maker) prePost(phase lehr.Phase, scripts ...string) {
-	if m.in.SkipPrePost || !m.in.Base.Debian {
+	if m.in.SkipPrePost || !m.in.Base.Debian && !m.in.AptCounted {
 		return
 	}
 	base := m.bare
 	for _, script := range scripts {
+		if !m.in.Base.Debian {
+			m.add(Step{Phase: phase, Kind: KindSkipped, Cmd: "RUN " + script, Skip: "the base has no apt"})
+			continue
+		}
 		m.add(m.acting(base, Step{
 			Phase: phase, Kind: KindRun, Cmd: "RUN " + script,
 			Argv:    base.Argv(recipe.Command{Script: script}),

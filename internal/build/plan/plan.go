@@ -19,6 +19,10 @@ type Input struct {
 	// BaseDigest is the image that the first step runs on; it begins the chain of
 	// cache keys. Empty while it is not known: see Plan.WithBase.
 	BaseDigest lehr.Digest
+	// AptCounted says that pre- and post-build steps were counted before it was
+	// known whether the base has apt. Where it has none they are planned as left
+	// out, so that the number of steps stays.
+	AptCounted bool
 	// Healthcheck is the build's parameter; nil leaves it to the recipe.
 	Healthcheck *recipe.Healthcheck
 	SkipPrePost bool
@@ -85,6 +89,7 @@ const (
 	KindLabel       Kind = "label"
 	KindExpose      Kind = "expose"
 	KindIgnored     Kind = "ignored" // VOLUME, STOPSIGNAL, MAINTAINER
+	KindSkipped     Kind = "skipped" // left out, see Step.Skip
 )
 
 // Step is one step of a build.
@@ -93,6 +98,8 @@ type Step struct {
 	Phase lehr.Phase // pre-build, recipe or post-build
 	Kind  Kind
 	Cmd   string // the instruction as written, for display; secrets are not masked
+	// Skip says why the step is left out; empty for all others.
+	Skip string
 	// Line and EndLine are the instruction's place in the recipe, from 1; 0 for
 	// pre- and post-build steps and the implicit start.
 	Line, EndLine int
