@@ -67,16 +67,17 @@ func (s *Service) Create(ctx context.Context, p CreateParams) (box lehr.Sandbox,
 	}
 	if p.IdempotencyKey != "" {
 		c.digest = requestDigest(p)
-		known, err := s.o.Store.Sandboxes().ByKey(ctx, p.TeamID, p.IdempotencyKey, c.digest)
-		if err == nil {
-			box, err = s.replay(ctx, known, p.NoWait)
+		if box, ok, err := s.replayed(ctx, &c); ok || err != nil {
 			return box, false, err
-		}
-		if !errs.IsKind(err, errs.NotFound) {
-			return lehr.Sandbox{}, false, err
 		}
 	}
 	if err := s.find(ctx, &c); err != nil {
+		if p.IdempotencyKey != "" && errs.IsKind(err, errs.Exhausted) {
+			// The room may have gone to the same request, sent at the same time.
+			if box, ok, again := s.replayed(ctx, &c); ok || again != nil {
+				return box, false, again
+			}
+		}
 		return lehr.Sandbox{}, false, err
 	}
 	if p.IdempotencyKey != "" || p.NoWait {
@@ -182,7 +183,13 @@ func (s *Service) findMinimal(ctx context.Context, c *creation) (err error) {
 	return err
 }
 
+// choose asks for a host only where the team has room: a place that is chosen
+// counts against the host for a while, and whoever is refused takes none from
+// others.
 func (s *Service) choose(ctx context.Context, c *creation, p lehr.Placement) (err error) {
+	if err := s.o.Store.Accounts().RoomForSandbox(ctx, c.p.TeamID, p.Resources); err != nil {
+		return err
+	}
 	if c.hostID, err = s.o.Scheduler.SelectHost(ctx, p); err != nil {
 		return err
 	}

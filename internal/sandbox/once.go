@@ -66,6 +66,20 @@ func (s *Service) stopDetached() {
 	s.detached.Wait()
 }
 
+// replayed answers a request whose key was used before; ok is false where it
+// was not.
+func (s *Service) replayed(ctx context.Context, c *creation) (box lehr.Sandbox, ok bool, err error) {
+	known, err := s.o.Store.Sandboxes().ByKey(ctx, c.p.TeamID, c.p.IdempotencyKey, c.digest)
+	if errs.IsKind(err, errs.NotFound) {
+		return lehr.Sandbox{}, false, nil
+	}
+	if err != nil {
+		return lehr.Sandbox{}, false, err
+	}
+	box, err = s.replay(ctx, known, c.p.NoWait)
+	return box, true, err
+}
+
 // replay answers a repeated request with what became of its first: the sandbox,
 // once it runs, or the error that it could not be made for.
 func (s *Service) replay(ctx context.Context, box lehr.Sandbox, noWait bool) (lehr.Sandbox, error) {

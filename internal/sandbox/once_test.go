@@ -38,6 +38,9 @@ func (w *world) wantCode(err error, kind errs.Kind, code string) {
 func TestSameKeyIsOneSandbox(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(w *world) {
+		if _, err := w.store.Accounts().SetLimits(w.ctx(), w.team, lehr.TeamLimits{Sandboxes: 1}); err != nil {
+			t.Fatal(err)
+		}
 		release := make(chan struct{})
 		w.onCreate(func(context.Context, lehr.SandboxID) error { <-release; return nil })
 		const callers = 20
@@ -304,5 +307,36 @@ func TestMetadataIsChecked(t *testing.T) {
 			}
 		}
 		w.wantOnHost(0)
+	})
+}
+
+// counting is a scheduler that counts what it was asked for.
+type counting struct {
+	*world
+	asked *int
+}
+
+func (c counting) SelectHost(ctx context.Context, p lehr.Placement) (lehr.HostID, error) {
+	*c.asked++
+	return c.world.SelectHost(ctx, p)
+}
+
+// A team at its limit takes no place from others: no host is chosen for it.
+func TestRefusedCreatesTakeNoPlace(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		asked := 0
+		w.svc = New(Options{Store: w.store, Scheduler: counting{w, &asked}, Pool: w, Bases: w})
+		if _, err := w.store.Accounts().SetLimits(w.ctx(), w.team, lehr.TeamLimits{Sandboxes: 1}); err != nil {
+			t.Fatal(err)
+		}
+		w.create(CreateParams{})
+		for range 100 {
+			_, _, err := w.svc.Create(w.ctx(), CreateParams{TeamID: w.team, Template: "web"})
+			w.wantCode(err, errs.Exhausted, "limit_sandboxes")
+		}
+		if asked != 1 {
+			t.Errorf("%d hosts were chosen for one sandbox", asked)
+		}
 	})
 }

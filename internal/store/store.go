@@ -322,6 +322,10 @@ type Teams interface {
 	ListTeams(ctx context.Context, after string, limit int) ([]lehr.Team, error)
 	// SetLimits replaces a team's limits. What the team holds beyond them stays.
 	SetLimits(ctx context.Context, id lehr.TeamID, l lehr.TeamLimits) (lehr.Team, error)
+	// RoomForSandbox says as Sandboxes.Create would, with Exhausted, that a limit
+	// of the team has no room for a sandbox now. It counts nothing and promises
+	// nothing: it spares the work before a create that would be refused.
+	RoomForSandbox(ctx context.Context, id lehr.TeamID, need lehr.Resources) error
 	// Usage counts what a team holds now.
 	Usage(ctx context.Context, id lehr.TeamID) (lehr.TeamUsage, error)
 }

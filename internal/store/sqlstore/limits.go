@@ -26,6 +26,10 @@ FROM sandboxes WHERE team_id = $1 AND ended_at IS NULL AND build_id IS NULL`
 const sqlBuildUsage = `
 SELECT COUNT(*) FROM template_builds WHERE team_id = $1 AND status = $2`
 
+// sqlTeamLook is sqlTeamLock without the lock.
+const sqlTeamLook = `
+SELECT ` + sqlTeamLimitColumns + `, paid_until, {now} FROM teams WHERE id = $1`
+
 // limitMinute is the span of creates_per_minute, in microseconds.
 const limitMinute = int64(time.Minute / time.Microsecond)
 
@@ -33,7 +37,7 @@ const limitMinute = int64(time.Minute / time.Microsecond)
 // something else ends.
 const limitRetry = 5 * time.Second
 
-// account is a team's limits with its row locked.
+// account is a team's limits and what it paid for creates.
 type account struct {
 	id     lehr.TeamID
 	limits lehr.TeamLimits
@@ -44,10 +48,14 @@ type account struct {
 // lockTeam waits for the team's other creates. NotFound where there is no such
 // team.
 func (t tx) lockTeam(ctx context.Context, id lehr.TeamID) (account, error) {
+	return t.account(ctx, sqlTeamLock, id)
+}
+
+func (t tx) account(ctx context.Context, query string, id lehr.TeamID) (account, error) {
 	scan := func(row scanner) (a account, err error) {
 		return a, row.Scan(append(limitTargets(&a.limits), &a.paid, &a.now)...)
 	}
-	a, ok, err := one(ctx, t, scan, sqlTeamLock, string(id))
+	a, ok, err := one(ctx, t, scan, query, string(id))
 	if err == nil && !ok {
 		err = errs.New(errs.NotFound, "there is no team %.80s", id)
 	}
@@ -61,18 +69,28 @@ func limitTargets(l *lehr.TeamLimits) []any {
 
 // pay counts one create against creates_per_minute.
 func (t tx) pay(ctx context.Context, a account) error {
+	until, err := a.next()
+	if err != nil || until == 0 {
+		return err
+	}
+	_, err = t.exec(ctx, sqlTeamPay, string(a.id), until)
+	return err
+}
+
+// next returns what one more create moves paid_until to, 0 where the team has
+// no such limit.
+func (a account) next() (int64, error) {
 	rate := int64(a.limits.CreatesPerMinute)
 	if rate == 0 {
-		return nil
+		return 0, nil
 	}
 	until := max(a.paid, a.now) + limitMinute/rate
 	if ahead := until - a.now - limitMinute; ahead > 0 {
-		return errs.New(errs.Exhausted, "the team made %d builds and sandboxes in a minute, which is its limit", rate).
+		return 0, errs.New(errs.Exhausted, "the team made %d builds and sandboxes in a minute, which is its limit", rate).
 			WithCode("limit_creates_per_minute").WithRetryAfter(time.Duration(ahead) * time.Microsecond).
 			WithRemedy("slow down, or ask an administrator for more")
 	}
-	_, err := t.exec(ctx, sqlTeamPay, string(a.id), until)
-	return err
+	return until, nil
 }
 
 // roomForSandbox refuses a sandbox that the team's limits have no room for.

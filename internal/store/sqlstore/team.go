@@ -93,6 +93,22 @@ func (a accounts) SetLimits(ctx context.Context, id lehr.TeamID, l lehr.TeamLimi
 	})
 }
 
+// RoomForSandbox implements store.Teams.
+func (a accounts) RoomForSandbox(ctx context.Context, id lehr.TeamID, need lehr.Resources) error {
+	_, err := read(ctx, a.s, "store.Teams.RoomForSandbox", func(ctx context.Context, t tx) (bool, error) {
+		team, err := t.account(ctx, sqlTeamLook, id)
+		if err != nil {
+			return false, err
+		}
+		if err := t.roomForSandbox(ctx, team, need); err != nil {
+			return false, err
+		}
+		_, err = team.next()
+		return true, err
+	})
+	return err
+}
+
 // Usage implements store.Teams.
 func (a accounts) Usage(ctx context.Context, id lehr.TeamID) (lehr.TeamUsage, error) {
 	return read(ctx, a.s, "store.Teams.Usage", func(ctx context.Context, t tx) (lehr.TeamUsage, error) {

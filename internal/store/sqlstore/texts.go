@@ -17,7 +17,7 @@ func texts() []string {
 			sqlTemplateLock, sqlTagsOfVersion, sqlTagPut, sqlTagCopy, sqlTagCount, sqlTagUsers, sqlBaseUsers, sqlTagDelete, sqlTagDeleteAll,
 			sqlVersionGet, sqlVersionInsert, sqlVersionUnreferenced, sqlVersionDelete, sqlVersionDigestUse, sqlVersionReferences,
 			sqlSandboxGet, sqlSandboxByKey, sqlSandboxInsert, sqlSandboxMove, sqlSandboxFail, sqlSandboxExpiry, sqlSandboxExpire, sqlSandboxForget,
-			sqlTeamGet, sqlTeamByName, sqlTeamInsert, sqlTeamList, sqlTeamSetLimits, sqlTeamLock, sqlTeamPay, sqlLiveUsage, sqlBuildUsage, sqlKeyInsert, sqlKeyByHash, sqlKeyRevoke,
+			sqlTeamGet, sqlTeamByName, sqlTeamInsert, sqlTeamList, sqlTeamSetLimits, sqlTeamLock, sqlTeamLook, sqlTeamPay, sqlLiveUsage, sqlBuildUsage, sqlKeyInsert, sqlKeyByHash, sqlKeyRevoke,
 			sqlClaimFence, sqlClaimPut, sqlClaimList, sqlClaimDrop, sqlClaimUse, sqlClaimRelease,
 			sqlMarkLock, sqlMarkCondemn, sqlMarkCondemned, sqlMarkAbsolve, sqlMarkRelease,
 			sqlCensusBuilds, sqlCensusSandboxes,

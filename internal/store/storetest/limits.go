@@ -97,6 +97,9 @@ func limitSandboxes(b *bench) {
 	b.exhausted(err, "limit_memory_mb", "105 MB more")
 	_, err = b.trySandbox(v, func(s *store.NewSandbox) { s.Resources.MemoryMB = 104 })
 	b.ok(err, "what just fits")
+	b.exhausted(b.Accounts().RoomForSandbox(b.ctx, b.team, lehr.MinResources), "limit_sandboxes", "RoomForSandbox()")
+	b.ok(b.Accounts().RoomForSandbox(b.ctx, b.newTeam("team-c"), lehr.MaxResources), "RoomForSandbox(no limits)")
+	b.kind(b.Accounts().RoomForSandbox(b.ctx, lehr.NewTeamID(), lehr.MinResources), errs.NotFound, "RoomForSandbox(unknown team)")
 	_, err = b.trySandbox(v, func(s *store.NewSandbox) { s.Metadata = map[string]string{"a": "b"} })
 	b.exhausted(err, "limit_sandboxes", "the third")
 	b.equal(b.usage(), lehr.TeamUsage{Sandboxes: 2, VCPUs: 5, MemoryMB: 4200}, "Usage()")
@@ -222,6 +225,7 @@ func limitCreates(b *bench) {
 	b.create(b.newBuild("app"))
 	_, err = b.trySandbox(v, nil)
 	b.ok(err, "another sandbox")
+	b.exhausted(b.Accounts().RoomForSandbox(b.ctx, b.team, lehr.MinResources), "limit_creates_per_minute", "RoomForSandbox()")
 	_, err = b.trySandbox(v, nil)
 	b.exhausted(err, "limit_creates_per_minute", "the fourth create")
 	var e *errs.Error
