@@ -68,9 +68,10 @@ func New(dial Dial, operatorSecret string) *Client {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
-	limit := connect.WithReadMaxBytes(maxMessage)
-	c.processes = processconnect.NewProcessClient(c.http, c.base, limit)
-	c.filesystem = filesystemconnect.NewFilesystemClient(c.http, c.base, limit)
+	// The way is short: packing would cost the sandbox more than it saves.
+	options := connect.WithClientOptions(connect.WithReadMaxBytes(maxMessage), connect.WithAcceptCompression("gzip", nil, nil))
+	c.processes = processconnect.NewProcessClient(c.http, c.base, options)
+	c.filesystem = filesystemconnect.NewFilesystemClient(c.http, c.base, options)
 	return c
 }
 
