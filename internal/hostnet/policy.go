@@ -32,10 +32,11 @@ type Policy struct {
 // fixedDenied are the ranges no policy opens.
 var fixedDenied = prefixes("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
 
-// privateDenied are the ranges only Allow opens. The documentation ranges
-// (192.0.2.0/24 and so on) are not among them: closed networks use them for
-// what their machines reach.
-var privateDenied = prefixes("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16")
+// privateDenied are the ranges only Allow opens. 192.0.0.0/24 (IETF protocol
+// assignments, RFC 6890) is where a cloud has its metadata service too. The
+// documentation ranges (192.0.2.0/24 and so on) are not among them: closed
+// networks use them for what their machines reach.
+var privateDenied = prefixes("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16")
 
 // Validate returns Invalid, naming the field, where a prefix is not one of
 // IPv4, is not masked, or asks for what no policy opens. An IPv6 prefix in Deny

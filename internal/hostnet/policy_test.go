@@ -18,7 +18,7 @@ import (
 // denied are addresses that must see nothing of a sandbox; each has a listener
 // behind it.
 var denied = []string{
-	privateResolver, "10.1.2.3", "100.64.1.1", "172.16.5.5", "192.168.7.7", "169.254.169.254", "240.1.2.3", "0.1.2.3",
+	privateResolver, "10.1.2.3", "100.64.1.1", "172.16.5.5", "192.0.0.192", "192.168.7.7", "169.254.169.254", "240.1.2.3", "0.1.2.3",
 }
 
 func TestDefaultPolicyDenies(t *testing.T) {

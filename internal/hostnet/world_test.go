@@ -33,7 +33,7 @@ const (
 // outsideAddresses are what the outside answers for: a public address, and one
 // in each range that is denied.
 var outsideAddresses = []string{
-	publicAddress, "203.0.113.6", privateResolver, "10.1.2.3", "100.64.1.1", "172.16.5.5", "192.168.7.7",
+	publicAddress, "203.0.113.6", privateResolver, "10.1.2.3", "100.64.1.1", "172.16.5.5", "192.0.0.192", "192.168.7.7",
 	"169.254.169.254", "240.1.2.3", "0.1.2.3",
 	"10.2.0.1", "10.3.0.1", // each for one test
 }
