@@ -133,6 +133,9 @@ func (c *copying) upload(ctx context.Context, src, dst string) error {
 		if err != nil {
 			return err
 		}
+		if at.isDir {
+			return errs.New(errs.Exists, "%s is there and is a folder", at.path).WithRemedy("name the file in it")
+		}
 		return c.uploadFile(ctx, c.app.env.Stdin, at.path, 0)
 	}
 	return c.uploadLocal(ctx, src, dst)

@@ -74,7 +74,8 @@ func (a *app) confirm(ctx context.Context, yes bool, question string, args ...an
 		if line == "y" || line == "yes" {
 			return nil
 		}
-		return errs.New(errs.Cancelled, "nothing was done")
+		fmt.Fprintln(a.env.Stderr, "nothing was done")
+		return exitCode(ExitCancelled)
 	}
 }
 
@@ -86,7 +87,7 @@ func yesFlag(fs *pflag.FlagSet, yes *bool) {
 func nearest(word string, candidates []string) []string {
 	distance := func(c string) int { return levenshtein.Distance(word, c, nil) }
 	near := slices.DeleteFunc(slices.Clone(candidates), func(c string) bool {
-		return distance(c) > max(1, min(3, len(word)/3)) && !(len(word) > 2 && strings.HasPrefix(c, word))
+		return distance(c) > 1+min(2, len(word)/4) && !(len(word) > 2 && strings.HasPrefix(c, word))
 	})
 	slices.SortFunc(near, func(a, b string) int {
 		if d := distance(a) - distance(b); d != 0 {
@@ -144,7 +145,8 @@ func (a *app) meantTemplate(ctx context.Context, c *sdk.Client, name string, err
 	if len(near) == 0 {
 		return err
 	}
-	return errs.Wrap(err, errs.NotFound, "", d.GetMessage()+"; did you mean "+strings.Join(near, " or ")+"?").WithCode(d.GetCode()).WithRemedy("%s", d.GetRemedy())
+	// Not wrapped: what the server said would be said in its place.
+	return errs.New(errs.NotFound, "%s; did you mean %s?", d.GetMessage(), strings.Join(near, " or ")).WithCode(d.GetCode()).WithRemedy("%s", d.GetRemedy())
 }
 
 // wordy names every request on stderr.
