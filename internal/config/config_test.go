@@ -122,3 +122,26 @@ func TestHostNames(t *testing.T) {
 		t.Errorf("LoadUp = %q, %v, want two names", up.HostNames, err)
 	}
 }
+
+func TestDomainAndPublicURL(t *testing.T) {
+	up, err := LoadUp(source(map[string]string{"domain": "Boxes.Example.com.", "public-url": "https://lehr.example.com:8443/"}))
+	if err != nil || up.Domain != "boxes.example.com" || up.PublicURL.String() != "https://lehr.example.com:8443" {
+		t.Errorf("LoadUp = %+v, %v, want both, in one form", up, err)
+	}
+	if len(up.HostNames) != 1 || up.HostNames[0] != "lehr.example.com" {
+		t.Errorf("LoadUp = %q, want the public URL's name to be one of ours", up.HostNames)
+	}
+	if up, err = LoadUp(source(nil)); err != nil || up.Domain != DefaultDomain || up.PublicURL != nil {
+		t.Errorf("LoadUp(nothing) = %q, %v, %v, want localhost and no URL", up.Domain, up.PublicURL, err)
+	}
+	for _, domain := range []string{"", ".", "a..b", "127.0.0.1", "::1", "a b", "a:80", "*.example.com", "-a", "a_b", "ä.example", strings.Repeat("a.", 120) + "a", "http://a"} {
+		if _, err := LoadUp(source(map[string]string{"domain": domain})); err == nil || !strings.Contains(err.Error(), "--domain") {
+			t.Errorf("LoadUp(domain %q) = %v, want it refused", domain, err)
+		}
+	}
+	for _, url := range []string{"lehr.example.com", "ftp://a", "https://", "https://a/path", "https://a?q", "https://u:p@a", "https://a#f", "https://a:0", "https://a:99999", "https://a b"} {
+		if _, err := LoadUp(source(map[string]string{"public-url": url})); err == nil || !strings.Contains(err.Error(), "--public-url") {
+			t.Errorf("LoadUp(public-url %q) = %v, want it refused", url, err)
+		}
+	}
+}
