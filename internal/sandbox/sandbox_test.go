@@ -3,6 +3,7 @@ package sandbox
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -438,6 +439,51 @@ func TestOrphanedCreation(t *testing.T) {
 		w.run()
 		w.wantState(box.ID, lehr.SandboxFailed, lehr.ReasonHostLost)
 	})
+}
+
+// A creation whose maker died is settled while its host stays connected, whether
+// the host came to make the sandbox or not; where nobody else works on the store,
+// at once.
+func TestOrphanedCreationIsSettled(t *testing.T) {
+	t.Parallel()
+	for _, made := range []bool{false, true} {
+		for _, embedded := range []bool{false, true} {
+			t.Run(fmt.Sprintf("made %v embedded %v", made, embedded), func(t *testing.T) {
+				t.Parallel()
+				inWorld(t, func(w *world) {
+					v, err := w.store.Templates().Resolve(w.ctx(), w.team, lehr.Ref{Name: "web", Tag: "default"})
+					if err != nil {
+						t.Fatal(err)
+					}
+					box, _, err := w.store.Sandboxes().Create(w.ctx(), store.NewSandbox{Sandbox: lehr.Sandbox{
+						ID: lehr.NewSandboxID(), TeamID: w.team, VersionID: v.Version.ID, HostID: w.host.ID, Resources: lehr.DefaultResources,
+					}})
+					if err != nil {
+						t.Fatal(err)
+					}
+					want := lehr.ReasonHostLost
+					if made {
+						want = lehr.ReasonEngine
+						if _, err := w.host.CreateSandbox(w.ctx(), agent.CreateSandbox{ID: box.ID, Image: v.Version.ImageDigest}); err != nil {
+							t.Fatal(err)
+						}
+					}
+					w.pass(time.Second)
+					wait := 5 * time.Minute
+					if embedded {
+						w.svc = New(Options{Store: w.store, Scheduler: w, Pool: w, Bases: w, Embedded: true})
+						wait = 5 * time.Second
+					}
+					w.run()
+					w.pass(wait)
+					w.wantState(box.ID, lehr.SandboxFailed, want)
+					if live := w.host.Live(); len(live) > 0 {
+						t.Errorf("left on the host: %v", live)
+					}
+				})
+			})
+		}
+	}
 }
 
 func TestRemovedHostLosesItsSandboxes(t *testing.T) {

@@ -53,6 +53,9 @@ type Options struct {
 	Timing    Timing       // DefaultTiming
 	// AccessToken returns the token of a sandbox's users; nil: they have none.
 	AccessToken func(lehr.SandboxID) string
+	// Embedded says that no other process works on the store: creations that
+	// began before this service are nobody's.
+	Embedded bool
 }
 
 // Timing is how long the service waits for things; zero fields take their
@@ -77,6 +80,7 @@ var DefaultTiming = Timing{
 type Service struct {
 	o Options
 
+	began    time.Time
 	detached sync.WaitGroup // creations that nobody waits for; Run's end ends them
 
 	// changing keeps changes of one sandbox's time-to-live, on its host and in
@@ -109,7 +113,7 @@ func New(o Options) *Service {
 			*f.field = *f.value
 		}
 	}
-	return &Service{o: o, pending: map[lehr.SandboxID]work{}}
+	return &Service{o: o, began: o.Clock.Now(), pending: map[lehr.SandboxID]work{}}
 }
 
 // Get returns a sandbox. An empty team means any.

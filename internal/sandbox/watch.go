@@ -31,6 +31,8 @@ func (s *Service) Run(ctx context.Context) error {
 	defer expire.Stop()
 	forget := s.o.Clock.NewTicker(s.o.Timing.Forget)
 	defer forget.Stop()
+	orphans := s.o.Clock.NewTicker(s.o.Timing.Creating)
+	defer orphans.Stop()
 	for {
 		var err error
 		select {
@@ -40,6 +42,8 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 		case <-forget.C():
 			_, err = s.o.Store.Sandboxes().Forget(ctx, s.o.Clock.Now().Add(-s.o.Timing.Keep))
+		case <-orphans.C():
+			err = s.settleAll(ctx)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -125,13 +129,54 @@ func (s *Service) reconcile(ctx context.Context, id lehr.HostID, host agent.Agen
 	return nil
 }
 
+// settleAll compares record and hosts once more: a creation whose maker died was
+// left alone when its host was met, because it could have been under way.
+func (s *Service) settleAll(ctx context.Context) error {
+	hosts, err := s.o.Store.Hosts().List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, h := range hosts {
+		host, err := s.o.Pool.GetForHost(h.ID)
+		if err != nil {
+			continue // settled when it is met again
+		}
+		if err := s.settleHost(ctx, h.ID, host); err != nil {
+			s.o.Log.Warn("comparing a host's sandboxes with the record", "host", h.ID, "error", err)
+		}
+	}
+	return nil
+}
+
+func (s *Service) settleHost(ctx context.Context, id lehr.HostID, host agent.Agent) error {
+	if err := s.reconcile(ctx, id, host); err != nil {
+		return err
+	}
+	present, err := host.ListSandboxes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range present {
+		if err := s.apply(ctx, id, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // beingMade reports whether a creation may still be under way, here or in
 // another process.
 func (s *Service) beingMade(box lehr.Sandbox) bool {
 	if box.State != lehr.SandboxCreating {
 		return false
 	}
-	return s.isPending(box.ID) || s.o.Clock.Now().Sub(box.CreatedAt) < s.o.Timing.Creating
+	if s.isPending(box.ID) {
+		return true
+	}
+	if s.o.Embedded && box.CreatedAt.Before(s.began) {
+		return false // who made it is dead
+	}
+	return s.o.Clock.Now().Sub(box.CreatedAt) < s.o.Timing.Creating
 }
 
 // liveOn reads every live sandbox of a host.

@@ -85,6 +85,7 @@ func New(o Options) *Control {
 	c.sandboxes = sandbox.New(sandbox.Options{
 		Store: o.Store, Scheduler: scheduler, Pool: c.pool, Bases: c.templates, Clock: clk, Log: o.Log,
 		AccessToken: token,
+		Embedded:    o.Embedded,
 	})
 	c.handler = api.New(api.Options{
 		Builds: c.builds, Templates: c.templates, Sandboxes: c.sandboxes, Accounts: o.Store.Accounts(),
