@@ -64,8 +64,9 @@ func (s *Service) collectFirst(ctx context.Context) {
 // host what it need not hold; with pressed, only from hosts near their disk's
 // end, and more of it. It returns how many hosts it looked at.
 func (s *Service) collect(ctx context.Context, pressed bool) (looked int, err error) {
+	var freed map[lehr.Digest]bool
 	if !pressed {
-		if err := s.forget(ctx); err != nil {
+		if freed, err = s.forget(ctx); err != nil {
 			return 0, err
 		}
 		if err := s.finishRemovals(ctx); err != nil {
@@ -84,7 +85,7 @@ func (s *Service) collect(ctx context.Context, pressed bool) (looked int, err er
 		if err != nil {
 			continue // a later collection finds it again
 		}
-		if err := s.sweepHost(ctx, h.ID, host, pressed); err != nil {
+		if err := s.sweepHost(ctx, sweep{id: h.ID, host: host, pressed: pressed, freed: freed}); err != nil {
 			s.o.Log.Warn("collecting a host's garbage", "host", h.ID, "error", err)
 			continue
 		}
@@ -93,11 +94,13 @@ func (s *Service) collect(ctx context.Context, pressed bool) (looked int, err er
 	return looked, nil
 }
 
-func (s *Service) forget(ctx context.Context) error {
+// forget deletes versions that nobody can reach and returns what they named.
+func (s *Service) forget(ctx context.Context) (freed map[lehr.Digest]bool, err error) {
+	freed = map[lehr.Digest]bool{}
 	for {
 		versions, err := s.o.Templates.Unreferenced(ctx, forgetBatch)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		forgotten := 0
 		for _, v := range versions {
@@ -105,16 +108,17 @@ func (s *Service) forget(ctx context.Context) error {
 				if errs.IsKind(err, errs.Conflict) || errs.IsKind(err, errs.NotFound) {
 					continue // somebody came to need it, or was first
 				}
-				return err
+				return nil, err
 			}
 			forgotten++
+			freed[v.ImageDigest], freed[v.SnapshotDigest] = true, true
 			s.o.Log.Info("version forgotten", "version", v.ID, "image", v.ImageDigest)
 			if err := failpoint.Hit(ctx, failpoint.GCAfterForget); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		if len(versions) < forgetBatch || forgotten == 0 {
-			return nil
+			return freed, nil
 		}
 	}
 }
@@ -163,28 +167,37 @@ func (s *Service) othersAge(age time.Duration) time.Duration {
 	return age
 }
 
-func (s *Service) sweepHost(ctx context.Context, id lehr.HostID, host agent.Agent, pressed bool) error {
-	info, err := host.Info(ctx)
+// sweep is the collection of one host.
+type sweep struct {
+	id      lehr.HostID
+	host    agent.Agent
+	pressed bool                 // look at its disk first
+	freed   map[lehr.Digest]bool // named by versions that were just forgotten, however young
+}
+
+func (s *Service) sweepHost(ctx context.Context, w sweep) error {
+	info, err := w.host.Info(ctx)
 	if err != nil {
 		return err
 	}
-	if pressed && !info.Disk.Low() {
+	if w.pressed && !info.Disk.Low() {
 		return nil
 	}
-	held, err := host.ListArtifacts(ctx)
+	held, err := w.host.ListArtifacts(ctx)
 	if err != nil {
 		return err
 	}
-	s.o.Held(id, info, held)
+	s.o.Held(w.id, info, held)
 	p := s.policy(info.Disk)
+	p.freed = w.freed
 	for _, a := range p.garbage(held) {
-		gone, err := s.free(ctx, host, store.Held{Host: id, Digest: a.Digest})
+		gone, err := s.free(ctx, w.host, store.Held{Host: w.id, Digest: a.Digest})
 		if err != nil {
 			return err
 		}
 		if gone {
-			s.o.Log.Info("artifact removed", "host", id, "digest", a.Digest, "bytes", a.Bytes, "cached", a.Cached)
-			s.o.Freed(id, a)
+			s.o.Log.Info("artifact removed", "host", w.id, "digest", a.Digest, "bytes", a.Bytes, "cached", a.Cached)
+			s.o.Freed(w.id, a)
 		}
 	}
 	return nil

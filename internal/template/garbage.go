@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/lehr-dev/lehr/internal/agent"
+	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
 const (
@@ -21,10 +22,11 @@ const (
 
 // policy says which artifacts of a host may go, if nobody needs them.
 type policy struct {
-	young      time.Duration // no version, no claim: left alone below that age
-	cacheIdle  time.Duration // cached and not used for that long: goes
-	cacheBytes int64         // of cached ones together, the least recently used go first
-	wanted     int64         // bytes to free beyond that, of cached ones
+	young      time.Duration        // no version, no claim: left alone below that age
+	cacheIdle  time.Duration        // cached and not used for that long: goes
+	cacheBytes int64                // of cached ones together, the least recently used go first
+	wanted     int64                // bytes to free beyond that, of cached ones
+	freed      map[lehr.Digest]bool // go at once: their versions are forgotten
 }
 
 func (s *Service) policy(d agent.Disk) policy {
@@ -50,6 +52,8 @@ func (p policy) garbage(held []agent.Artifact) []agent.Artifact {
 	var kept int64
 	for _, a := range held {
 		switch {
+		case p.freed[a.Digest]:
+			gone = append(gone, a)
 		case a.Cached:
 			cached = append(cached, a)
 			kept += a.Bytes

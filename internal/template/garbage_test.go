@@ -58,6 +58,20 @@ func (w *world) hold(name string, a agent.Artifact) lehr.Digest {
 	return d
 }
 
+// What the last version of a content named goes with it, however young.
+func TestRemovedTemplateIsFreedAtOnce(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		v := w.put("web", "default").Version
+		if err := w.svc.Remove(w.t.Context(), w.team, "web"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.svc.collect(w.t.Context(), false); err != nil || w.holds(v.ImageDigest) {
+			t.Errorf("collect() = %v, held %v, want the young image of a removed template gone", err, w.holds(v.ImageDigest))
+		}
+	})
+}
+
 // A base from a registry stays while it is used, and goes a week after that.
 func TestCachedBaseGoesWhenIdle(t *testing.T) {
 	t.Parallel()

@@ -28,3 +28,17 @@ func checkVersionRows(t *testing.T, w *world.World, want int) {
 		t.Errorf("versions = %d of %d builds, want %d of %d", rows, builds, want, want)
 	}
 }
+
+// versionRows counts the versions of one build.
+func versionRows(t *testing.T, w *world.World, build string) (rows int) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(w.Data(), "lehr.db")+"?mode=ro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM template_versions WHERE build_id = ?`, build).Scan(&rows); err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}

@@ -39,6 +39,7 @@ type World struct {
 	server  config.Server
 	upLog   *os.File
 	workers string
+	slots   *slotWatch // nil unless WatchSlots was called
 }
 
 // Option changes how a world starts.
@@ -109,6 +110,13 @@ func (w *World) PID() int { return w.up.Process.Pid }
 // Up starts lehr up, for the first time or again, and waits for readiness.
 func (w *World) Up() {
 	w.t.Helper()
+	w.begin()
+	w.awaitReady()
+}
+
+// begin starts lehr up and waits for nothing.
+func (w *World) begin() {
+	w.t.Helper()
 	log, err := os.OpenFile(filepath.Join(w.folder, "up.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		w.t.Fatal(err)
@@ -123,7 +131,6 @@ func (w *World) Up() {
 	}
 	w.up, w.ended = cmd, make(chan error, 1)
 	go func(ended chan error) { ended <- cmd.Wait() }(w.ended)
-	w.awaitReady()
 }
 
 func (w *World) awaitReady() {
