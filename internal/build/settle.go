@@ -145,16 +145,20 @@ func (a *attempt) choose(ctx context.Context, artifacts ...lehr.Digest) (chosen,
 		return chosen{}, err
 	}
 	host, err := a.o.Pool.GetForHost(id)
+	if err != nil {
+		return chosen{}, err
+	}
+	a.info, err = host.Info(ctx)
+	if err != nil && ctx.Err() == nil && hostSilent(err) {
+		// It went away since it was chosen. Nothing was begun, so nothing is lost.
+		err = errs.Wrap(err, errs.Unavailable, "build.choose", "the host's agent does not answer").WithCode("host_unreachable")
+	}
 	return chosen{id: id, agent: host}, err
 }
 
 // open records the host and makes the sandbox of the base on it.
 func (a *attempt) open(ctx context.Context, host chosen, base lehr.Tagged) error {
-	info, err := host.agent.Info(ctx)
-	if err != nil {
-		return a.hostFault(ctx, err)
-	}
-	a.base, a.info = base, info
+	a.base = base
 	if err := a.openSandbox(ctx, host, base.Version.ImageDigest); err != nil {
 		return err
 	}

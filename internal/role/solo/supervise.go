@@ -15,7 +15,7 @@ import (
 const (
 	firstRestart = 100 * time.Millisecond
 	lastRestart  = 5 * time.Second
-	steadyTime   = 10 * time.Second // a life this long was not a failed start
+	steadyTime   = 2 * time.Second // a life this long was not a failed start
 )
 
 // supervisor keeps one agent process alive. It is used by one goroutine.
