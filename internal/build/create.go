@@ -58,7 +58,17 @@ const (
 // false where the idempotency key named an earlier build, which is returned.
 // Invalid names every problem at once; nothing exists then.
 func (s *BuildService) Create(ctx context.Context, p CreateParams) (build lehr.Build, created bool, err error) {
+	// Before anything is looked up: what the first request found may be gone.
+	if build, ok, err := s.replayed(ctx, p); ok || err != nil {
+		return build, false, err
+	}
 	n, err := s.newBuild(ctx, p)
+	if errs.IsKind(err, errs.Exhausted) {
+		// The room may have gone to the same request, sent at the same time.
+		if build, ok, again := s.replayed(ctx, p); ok || again != nil {
+			return build, false, again
+		}
+	}
 	if err != nil {
 		return lehr.Build{}, false, err
 	}
@@ -77,6 +87,19 @@ func (s *BuildService) Create(ctx context.Context, p CreateParams) (build lehr.B
 	return build, true, nil
 }
 
+// replayed returns the build of a request whose key was used before; ok is
+// false where there is none.
+func (s *BuildService) replayed(ctx context.Context, p CreateParams) (build lehr.Build, ok bool, err error) {
+	if p.IdempotencyKey == "" || lehr.CheckIdempotencyKey(p.IdempotencyKey) != nil {
+		return lehr.Build{}, false, nil
+	}
+	build, err = s.o.Store.Builds().ByKey(ctx, p.TeamID, p.IdempotencyKey, requestDigest(p))
+	if errs.IsKind(err, errs.NotFound) {
+		return lehr.Build{}, false, nil
+	}
+	return build, err == nil, err
+}
+
 // newBuild checks a request. The error is a recipe.Problems that names all that
 // is wrong, or says that the check could not be made.
 func (s *BuildService) newBuild(ctx context.Context, p CreateParams) (store.NewBuild, error) {
@@ -86,9 +109,9 @@ func (s *BuildService) newBuild(ctx context.Context, p CreateParams) (store.NewB
 	c.join(err)
 	login := c.login()
 	var base resolvedBase
-	var baseErr error
+	baseErr := s.o.Store.Accounts().RoomForBuild(ctx, p.TeamID, MaxPending) // no registry is asked for what is refused
 	named, err := parsed.Base(p.BaseTemplate, recipe.DefaultPlatform, p.BuildArgs)
-	if c.join(err); err == nil {
+	if c.join(err); err == nil && baseErr == nil {
 		base, baseErr = s.resolveBase(ctx, p.TeamID, named, login)
 		spec.BaseTemplate, spec.BaseImage = base.shown, base.image
 	}

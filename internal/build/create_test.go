@@ -2,6 +2,7 @@ package build
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -170,6 +171,58 @@ func TestBuildOnOwnTemplate(t *testing.T) {
 		v, err := w.store.Templates().Version(w.ctx(), b.Artifact.Version)
 		if err != nil || v.BaseDigest != d || v.BaseTemplate != "mine" || len(v.Config.Env) != 2 {
 			t.Errorf("version = %+v, %v, want base %s and its environment", v, err, d)
+		}
+	})
+}
+
+// A repeated request is answered from the record: neither its base nor a
+// registry is looked up again.
+func TestRepeatedCreateLooksNothingUp(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		d := lehr.DigestOf([]byte("mine"))
+		w.host().AddArtifact(d)
+		if _, err := w.store.Templates().PutVersion(w.ctx(), "mine", "default", lehr.Version{
+			ID: lehr.NewVersionID(), TeamID: w.team, Type: lehr.TypeBase, Platform: "linux/amd64", ImageDigest: d, Resources: lehr.DefaultResources,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		p := w.request("FROM mine", "RUN x")
+		p.IdempotencyKey = "k"
+		first := w.create(p)
+		if _, err := w.svc.Cancel(w.ctx(), w.team, first.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.store.Templates().Remove(w.ctx(), w.team, "mine", ""); err != nil {
+			t.Fatal(err)
+		}
+		again, created, err := w.svc.Create(w.ctx(), p)
+		if err != nil || created || again.ID != first.ID {
+			t.Errorf("the same again without its base = %s, %v, %v, want %s, false", again.ID, created, err, first.ID)
+		}
+	})
+}
+
+// A team at its limit costs registries nothing.
+func TestRefusedCreateAsksNoRegistry(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		if _, err := w.store.Accounts().SetLimits(w.ctx(), w.team, lehr.TeamLimits{PendingBuilds: 1}); err != nil {
+			t.Fatal(err)
+		}
+		p := w.request("RUN x")
+		p.IdempotencyKey = "k"
+		first := w.create(p)
+		_, _, err := w.svc.Create(w.ctx(), w.request("FROM registry.example/team/base:1", "RUN x"))
+		if !errs.IsKind(err, errs.Exhausted) || errs.CodeOf(err) != "limit_pending_builds" {
+			t.Errorf("Create() beyond the limit = %v, want limit_pending_builds", err)
+		}
+		if slices.Contains(w.host().Calls(), "ResolveImage") {
+			t.Error("a registry was asked for a build that is refused")
+		}
+		again, created, err := w.svc.Create(w.ctx(), p)
+		if err != nil || created || again.ID != first.ID {
+			t.Errorf("a repeated create at the limit = %s, %v, %v, want %s, false", again.ID, created, err, first.ID)
 		}
 	})
 }

@@ -29,7 +29,7 @@ func TestLogSaysThatTheBaseIsMade(t *testing.T) {
 					t.Fatalf("Logs() = %v", err)
 				}
 				for _, l := range batch {
-					if strings.HasPrefix(l.Text, "base minimal is being made") {
+					if strings.HasPrefix(l.Text, "making the base minimal") {
 						said++
 					}
 				}

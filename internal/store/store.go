@@ -41,6 +41,9 @@ type Builds interface {
 	// up; limits and the insert are one transaction, so creates at the same time
 	// do not pass together.
 	Create(ctx context.Context, b NewBuild) (build lehr.Build, created bool, err error)
+	// ByKey finds the build of an idempotency key: Conflict where digest is
+	// another request's, NotFound where the key is new.
+	ByKey(ctx context.Context, team lehr.TeamID, key string, digest lehr.Digest) (lehr.Build, error)
 	// Get returns a build with its current attempt's steps. An empty team means
 	// any team.
 	Get(ctx context.Context, team lehr.TeamID, id lehr.BuildID) (lehr.Build, error)
@@ -326,6 +329,9 @@ type Teams interface {
 	// of the team has no room for a sandbox now. It counts nothing and promises
 	// nothing: it spares the work before a create that would be refused.
 	RoomForSandbox(ctx context.Context, id lehr.TeamID, need lehr.Resources) error
+	// RoomForBuild is RoomForSandbox for Builds.Create; usual is NewBuild's
+	// MaxPending.
+	RoomForBuild(ctx context.Context, id lehr.TeamID, usual int32) error
 	// Usage counts what a team holds now.
 	Usage(ctx context.Context, id lehr.TeamID) (lehr.TeamUsage, error)
 }

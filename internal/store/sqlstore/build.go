@@ -101,7 +101,7 @@ func (t tx) buildCreate(ctx context.Context, n store.NewBuild) (creation, error)
 	if err != nil {
 		return creation{}, err
 	}
-	if found, ok, err := t.buildByKey(ctx, n); err != nil || ok {
+	if found, ok, err := t.buildByKey(ctx, n.TeamID, n.IdempotencyKey, n.SpecDigest); err != nil || ok {
 		return creation{build: found}, err
 	}
 	if err := t.roomForBuild(ctx, a, n.MaxPending); err != nil {
@@ -121,16 +121,27 @@ func (t tx) buildCreate(ctx context.Context, n store.NewBuild) (creation, error)
 		err := t.putPairs(ctx, sqlBuildPairInsert, string(n.ID), n.TeamID, pairsOf(n.Spec.Metadata))
 		return creation{build: *made, created: true}, err
 	}
-	found, ok, err := t.buildByKey(ctx, n) // one that did not have to wait for the team
+	found, ok, err := t.buildByKey(ctx, n.TeamID, n.IdempotencyKey, n.SpecDigest) // one that did not have to wait for the team
 	if err == nil && !ok {
 		err = errs.New(errs.Unavailable, "the build was neither made nor found")
 	}
 	return creation{build: found}, err
 }
 
+// ByKey implements store.Builds.
+func (b builds) ByKey(ctx context.Context, team lehr.TeamID, key string, digest lehr.Digest) (lehr.Build, error) {
+	return read(ctx, b.s, "store.Builds.ByKey", func(ctx context.Context, t tx) (lehr.Build, error) {
+		found, ok, err := t.buildByKey(ctx, team, key, digest)
+		if err == nil && !ok {
+			err = errs.New(errs.NotFound, "no build was asked for under this key")
+		}
+		return found, err
+	})
+}
+
 // buildByKey finds the build of an idempotency key.
-func (t tx) buildByKey(ctx context.Context, n store.NewBuild) (b lehr.Build, ok bool, err error) {
-	if n.IdempotencyKey == "" {
+func (t tx) buildByKey(ctx context.Context, team lehr.TeamID, key string, digest lehr.Digest) (b lehr.Build, ok bool, err error) {
+	if key == "" {
 		return b, false, nil
 	}
 	type earlier struct {
@@ -138,11 +149,11 @@ func (t tx) buildByKey(ctx context.Context, n store.NewBuild) (b lehr.Build, ok 
 		digest lehr.Digest
 	}
 	scan := func(row scanner) (e earlier, err error) { return e, row.Scan(&e.id, &e.digest) }
-	e, ok, err := one(ctx, t, scan, sqlBuildByKey, string(n.TeamID), n.IdempotencyKey)
+	e, ok, err := one(ctx, t, scan, sqlBuildByKey, string(team), key)
 	if err != nil || !ok {
 		return b, false, err
 	}
-	if e.digest != n.SpecDigest {
+	if e.digest != digest {
 		return b, false, keyReused("build", string(e.id))
 	}
 	b, err = t.build(ctx, e.id)

@@ -109,6 +109,22 @@ func (a accounts) RoomForSandbox(ctx context.Context, id lehr.TeamID, need lehr.
 	return err
 }
 
+// RoomForBuild implements store.Teams.
+func (a accounts) RoomForBuild(ctx context.Context, id lehr.TeamID, usual int32) error {
+	_, err := read(ctx, a.s, "store.Teams.RoomForBuild", func(ctx context.Context, t tx) (bool, error) {
+		team, err := t.account(ctx, sqlTeamLook, id)
+		if err != nil {
+			return false, err
+		}
+		if err := t.roomForBuild(ctx, team, usual); err != nil {
+			return false, err
+		}
+		_, err = team.next()
+		return true, err
+	})
+	return err
+}
+
 // Usage implements store.Teams.
 func (a accounts) Usage(ctx context.Context, id lehr.TeamID) (lehr.TeamUsage, error) {
 	return read(ctx, a.s, "store.Teams.Usage", func(ctx context.Context, t tx) (lehr.TeamUsage, error) {

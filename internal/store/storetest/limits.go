@@ -151,6 +151,8 @@ func limitPending(b *bench) {
 	b.ok(try(2), "the first")
 	b.ok(try(2), "the second")
 	b.exhausted(try(2), "limit_pending_builds", "the third, with the usual bound")
+	b.exhausted(b.Accounts().RoomForBuild(b.ctx, b.team, 2), "limit_pending_builds", "RoomForBuild()")
+	b.ok(b.Accounts().RoomForBuild(b.ctx, b.team, 3), "RoomForBuild(a larger bound)")
 	b.limit(lehr.TeamLimits{PendingBuilds: 3})
 	b.ok(try(2), "the third, with a limit of the team's own")
 	b.exhausted(try(2), "limit_pending_builds", "the fourth")
