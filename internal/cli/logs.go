@@ -12,7 +12,7 @@ import (
 // followLogs prints lines after req.After. A stream that breaks after it has
 // delivered is taken up again after the last line seen; other errors end it.
 func (a *app) followLogs(ctx context.Context, c *sdk.Client, req *lehrv1.BuildLogsRequest, print func(*lehrv1.LogLine) error) error {
-	patience := a.patience(nil)
+	patience := a.patience()
 	first := req.GetAfter()
 	for {
 		before := req.GetAfter()

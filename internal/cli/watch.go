@@ -39,7 +39,7 @@ func (w *watch) buildAndWatch(ctx context.Context, req *lehrv1.CreateBuildReques
 	i.created(b.GetId())
 	w.display.Note(fmt.Sprintf("build %s of %s:%s, %d steps", b.GetId(), b.GetName(), b.GetTag(), b.GetTotalSteps()))
 	w.display.State(b)
-	ended, err := w.follow(i.ctx, &lehrv1.BuildLogsRequest{Id: b.GetId(), Follow: true})
+	ended, err := w.follow(i.ctx, &lehrv1.BuildLogsRequest{Id: b.GetId()})
 	if i.ctx.Err() != nil {
 		return w.detached(ctx, b)
 	}
@@ -56,10 +56,9 @@ func (w *watch) rejoin(ctx context.Context, req *lehrv1.BuildLogsRequest) error 
 	if err != nil {
 		return w.refused(err)
 	}
-	if !hasEnded(res.Msg) {
+	if !sdk.BuildEnded(res.Msg) {
 		w.display.State(res.Msg)
 	}
-	req.Follow = true
 	ended, err := w.follow(ctx, req)
 	if err != nil {
 		return w.refused(err)
@@ -67,37 +66,26 @@ func (w *watch) rejoin(ctx context.Context, req *lehrv1.BuildLogsRequest) error 
 	return w.finish(ended)
 }
 
-// follow shows a build's log until the build has ended. That the log ends says
-// nothing: a server that stops ends it too.
+// follow shows a build's log until the build has ended.
 func (w *watch) follow(ctx context.Context, req *lehrv1.BuildLogsRequest) (*lehrv1.Build, error) {
 	states := w.pollStates(ctx, req.GetId())
 	defer states.end()
-	patience := w.app.patience(w.display.Note)
-	for {
-		before := req.GetAfter()
-		err := streamLogs(ctx, w.client, req, func(l *lehrv1.LogLine) error {
+	ended, err := w.client.FollowBuild(ctx, req.GetId(), sdk.Follow{
+		After: req.GetAfter(),
+		Line: func(l *lehrv1.LogLine) error {
 			if l.GetStream() == "system" {
 				states.wake()
 			}
 			return w.display.Line(l)
-		})
-		var res *connect.Response[lehrv1.Build]
-		if err == nil {
-			res, err = w.client.Builds.Get(ctx, connect.NewRequest(&lehrv1.GetBuildRequest{Id: req.GetId()}))
-		}
-		if err == nil && hasEnded(res.Msg) {
-			states.end()
-			w.display.State(res.Msg)
-			return res.Msg, nil
-		}
-		if err := patience.wait(ctx, err, req.GetAfter() > before); err != nil {
-			return nil, err
-		}
+		},
+		Broken: func(error) { w.display.Note(tryingAgain) },
+	})
+	if err != nil {
+		return nil, err
 	}
-}
-
-func hasEnded(b *lehrv1.Build) bool {
-	return b.GetStatus() == "success" || b.GetStatus() == "failed" || b.GetStatus() == "cancelled"
+	states.end()
+	w.display.State(ended)
+	return ended, nil
 }
 
 // refused shows an error that ended the command instead of the build.
@@ -260,18 +248,16 @@ const (
 	retryPause = time.Second
 )
 
+// tryingAgain is said when a connection broke.
+const tryingAgain = "lehr: the connection to the server broke, trying again"
+
 // patience waits before a call is made again. It is owned by one loop.
 type patience struct {
-	say      func(string) // tells a person
+	app      *app
 	failures int
 }
 
-func (a *app) patience(say func(string)) *patience {
-	if say == nil {
-		say = func(text string) { fmt.Fprintln(a.env.Stderr, text) }
-	}
-	return &patience{say: say}
-}
+func (a *app) patience() *patience { return &patience{app: a} }
 
 // wait returns nil when the call is to be made again, after a pause. An error
 // that the server gave on purpose, or that is ours, is final.
@@ -279,7 +265,7 @@ func (p *patience) wait(ctx context.Context, err error, progress bool) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil && !broken(err) {
+	if err != nil && !sdk.Broken(err) {
 		return err
 	}
 	if progress {
@@ -292,7 +278,7 @@ func (p *patience) wait(ctx context.Context, err error, progress bool) error {
 		return err
 	}
 	if err != nil && p.failures == 1 {
-		p.say("lehr: the connection to the server broke, trying again")
+		fmt.Fprintln(p.app.env.Stderr, tryingAgain)
 	}
 	select {
 	case <-ctx.Done():
@@ -300,11 +286,4 @@ func (p *patience) wait(ctx context.Context, err error, progress bool) error {
 	case <-time.After(retryPause):
 		return nil
 	}
-}
-
-// broken reports whether a call ended without the server's word, or with the
-// word that it is not there for now.
-func broken(err error) bool {
-	var ce *connect.Error
-	return errors.As(err, &ce) && (!connect.IsWireError(err) || ce.Code() == connect.CodeUnavailable)
 }

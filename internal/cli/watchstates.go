@@ -70,7 +70,7 @@ func (s *states) run(ctx context.Context, w *watch, id string) {
 	for {
 		began := time.Now()
 		res, err := w.client.Builds.Get(ctx, connect.NewRequest(&lehrv1.GetBuildRequest{Id: id}))
-		if err == nil && !hasEnded(res.Msg) { // the end is told when the log has ended
+		if err == nil && !sdk.BuildEnded(res.Msg) { // the end is told when the log has ended
 			w.display.State(res.Msg)
 		}
 		pause := max(stateSoon, stateShare*time.Since(began))

@@ -1,0 +1,223 @@
+package sdk_test
+
+import (
+	"context"
+	"fmt"
+
+	"connectrpc.com/connect"
+
+	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
+	"github.com/lehr-dev/lehr/sdk"
+)
+
+// The address and key of a server come from wherever a program keeps them;
+// here one is started in this process.
+func ExampleNew() {
+	server := startServer()
+	defer server.Close()
+
+	c, err := sdk.New(sdk.Options{URL: server.URL, Key: server.Key})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	team, err := c.Teams.Get(context.Background(), connect.NewRequest(&lehrv1.GetTeamRequest{}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("the key is of team", team.Msg.GetName())
+	// Output: the key is of team default
+}
+
+// Build a template from a recipe and show its log while it is made.
+func ExampleClient_FollowBuild() {
+	server := startServer()
+	defer server.Close()
+	ctx := context.Background()
+	c, _ := sdk.New(sdk.Options{URL: server.URL, Key: server.Key})
+
+	created, err := c.Builds.Create(ctx, connect.NewRequest(&lehrv1.CreateBuildRequest{
+		Name:        "web:v1",
+		Recipe:      []string{"FROM minimal", "ENV GREETING=hello", "RUN echo made by a recipe"},
+		SkipPrePost: true,
+	}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	build, err := c.FollowBuild(ctx, created.Msg.GetId(), sdk.Follow{
+		Line: func(l *lehrv1.LogLine) error {
+			if l.GetStream() != "system" {
+				fmt.Printf("#%d %s: %s\n", l.GetStep(), l.GetStream(), l.GetText())
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(build.GetStatus(), build.GetArtifact().GetType(), build.GetName()+":"+build.GetTag())
+	// Output:
+	// #2 stdout: made by a recipe
+	// success base web:v1
+}
+
+// A build that fails is no error of the call: its error says whose fault it
+// is, where, and what to do.
+func ExampleClient_FollowBuild_failed() {
+	server := startServer()
+	defer server.Close()
+	ctx := context.Background()
+	c, _ := sdk.New(sdk.Options{URL: server.URL, Key: server.Key})
+
+	created, err := c.Builds.Create(ctx, connect.NewRequest(&lehrv1.CreateBuildRequest{
+		Name: "web", Recipe: []string{`RUN ["make", "all"]`}, SkipPrePost: true,
+	}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	build, err := c.FollowBuild(ctx, created.Msg.GetId(), sdk.Follow{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	e := build.GetError()
+	fmt.Println(build.GetStatus(), "by the", e.GetFault(), "in step", e.GetStep())
+	fmt.Println(e.GetCode()+":", e.GetMessage())
+	fmt.Println("try:", e.GetRemedy())
+	// Output:
+	// failed by the user in step 1
+	// step_failed: recipe step 1 failed: make: *** No targets.
+	// try: read the step's output in the build's log
+}
+
+// Create a sandbox, run a command in it and take its output as it comes.
+func Example_exec() {
+	server := startServer()
+	defer server.Close()
+	ctx := context.Background()
+	c, _ := sdk.New(sdk.Options{URL: server.URL, Key: server.Key})
+
+	box, err := c.Sandboxes.Create(ctx, connect.NewRequest(&lehrv1.CreateSandboxRequest{
+		Template: "minimal",
+		Timeout:  "10m", // it is killed then, if nobody does it before
+		Metadata: map[string]string{"job": "42"},
+	}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Sandboxes.Kill(ctx, connect.NewRequest(&lehrv1.KillSandboxRequest{Id: box.Msg.GetId()}))
+
+	stream, err := c.Sandboxes.Exec(ctx, connect.NewRequest(&lehrv1.ExecRequest{
+		Id: box.Msg.GetId(), Cmd: []string{"echo", "6 * 7 = 42"}, Timeout: "30s",
+	}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		switch e := stream.Msg().GetEvent().(type) {
+		case *lehrv1.ExecResponse_Stdout:
+			fmt.Printf("out: %s", e.Stdout)
+		case *lehrv1.ExecResponse_Stderr:
+			fmt.Printf("err: %s", e.Stderr)
+		case *lehrv1.ExecResponse_Exit: // the last message
+			fmt.Println("exit code", e.Exit.GetCode())
+		}
+	}
+	if err := stream.Err(); err != nil { // the command could not be run, or the connection broke
+		fmt.Println(err)
+	}
+	// Output:
+	// out: 6 * 7 = 42
+	// exit code 0
+}
+
+// Errors have a stable code, a message and a remedy.
+func ExampleErrorDetail() {
+	server := startServer()
+	defer server.Close()
+	c, _ := sdk.New(sdk.Options{URL: server.URL, Key: server.Key})
+
+	_, err := c.Builds.Create(context.Background(), connect.NewRequest(&lehrv1.CreateBuildRequest{
+		Name: "web", Recipe: []string{"RNU make"},
+	}))
+	if d := sdk.ErrorDetail(err); d != nil {
+		fmt.Println(connect.CodeOf(err), d.GetCode())
+		fmt.Println(d.GetMessage())
+		fmt.Println("try:", d.GetRemedy())
+	}
+	// Output:
+	// invalid_argument unknown_instruction
+	// recipe: recipe line 1: unknown instruction "RNU"
+	// try: did you mean RUN?
+}
+
+// A create with an idempotency key can be made again when its answer got lost:
+// there is one build, however often it is asked for.
+func Example_idempotency() {
+	server := startServer()
+	defer server.Close()
+	ctx := context.Background()
+	c, _ := sdk.New(sdk.Options{URL: server.URL, Key: server.Key})
+
+	create := func(recipe string) (*connect.Response[lehrv1.Build], error) {
+		return c.Builds.Create(ctx, connect.NewRequest(&lehrv1.CreateBuildRequest{
+			Name: "web", Recipe: []string{recipe}, IdempotencyKey: "deploy-2026-05-04",
+		}))
+	}
+	first, err := create("RUN true")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	again, err := create("RUN true")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("the same build:", first.Msg.GetId() == again.Msg.GetId())
+	_, err = create("RUN something else")
+	fmt.Println("another request with that key:", sdk.ErrorDetail(err).GetCode())
+	// Output:
+	// the same build: true
+	// another request with that key: idempotency_mismatch
+}
+
+// Lists come in pages; All… walks through them and stops where the loop does.
+func ExampleClient_AllSandboxes() {
+	server := startServer()
+	defer server.Close()
+	ctx := context.Background()
+	c, _ := sdk.New(sdk.Options{URL: server.URL, Key: server.Key})
+	for n := range 5 {
+		_, err := c.Sandboxes.Create(ctx, connect.NewRequest(&lehrv1.CreateSandboxRequest{
+			Template: "minimal", Metadata: map[string]string{"even": fmt.Sprint(n%2 == 0)},
+		}))
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+
+	count := 0
+	for box, err := range c.AllSandboxes(ctx, &lehrv1.ListSandboxesRequest{
+		Limit: 2, Metadata: map[string]string{"even": "true"},
+	}) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		count++
+		fmt.Println(count, box.GetState())
+	}
+	// Output:
+	// 1 running
+	// 2 running
+	// 3 running
+}
