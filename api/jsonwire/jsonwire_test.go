@@ -24,7 +24,7 @@ var contract = map[string]struct {
 	"artifact": {&lehrv1.BuildArtifact{}, "type image_digest snapshot_digest size_bytes version"},
 	"log line": {&lehrv1.LogLine{}, "seq attempt time phase step stream text"},
 	"template": {&lehrv1.Template{}, "id name tags type version base_template vcpus memory_mb size_bytes team_id created_at labels exposed base_digest image_digest snapshot_digest build_id disk_mb"},
-	"sandbox":  {&lehrv1.Sandbox{}, "id template version state reason vcpus memory_mb disk_mb created_at expires_at host_id url metadata domain access_token ended_at error"},
+	"sandbox":  {&lehrv1.Sandbox{}, "id template version state reason vcpus memory_mb disk_mb created_at expires_at host_id url metadata domain access_token ended_at error port_url"},
 	"key":      {&lehrv1.CreatedKey{}, "id name key"},
 }
 

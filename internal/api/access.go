@@ -17,9 +17,9 @@ type Gateway struct {
 	AccessToken func(lehr.SandboxID) string
 }
 
-// URL returns the address of a port of a sandbox.
-func (g Gateway) URL(id lehr.SandboxID, port uint16) string {
-	return g.Scheme + "://" + strconv.Itoa(int(port)) + "-" + string(id) + "." + g.Domain
+// url is the address of a port of a sandbox.
+func (g Gateway) url(id lehr.SandboxID, port string) string {
+	return g.Scheme + "://" + port + "-" + string(id) + "." + g.Domain
 }
 
 // addresser adds to sandboxes how they are reached. It remembers what templates
@@ -43,6 +43,7 @@ func (a *addresser) message(ctx context.Context, box lehr.Sandbox) *lehrv1.Sandb
 	if !box.State.Live() {
 		return m
 	}
+	m.PortUrl = orNull(a.s.gateway.url(box.ID, "{port}"))
 	port, known := a.ports[box.VersionID]
 	if !known {
 		// A version that cannot be read costs the URL, not the sandbox.
@@ -50,7 +51,7 @@ func (a *addresser) message(ctx context.Context, box lehr.Sandbox) *lehrv1.Sandb
 		a.ports[box.VersionID] = port
 	}
 	if port != 0 {
-		m.Url = orNull(a.s.gateway.URL(box.ID, port))
+		m.Url = orNull(a.s.gateway.url(box.ID, strconv.Itoa(int(port))))
 	}
 	return m
 }

@@ -20,7 +20,7 @@ import (
 
 func (a *app) sandboxCommand() *cobra.Command {
 	return group("sandbox", "Create, list, use and kill sandboxes",
-		a.sandboxCreate(), a.sandboxList(), a.sandboxGet(), a.sandboxExec(), a.sandboxShell(), a.sandboxCopy(), a.sandboxTimeout(), a.sandboxKill())
+		a.sandboxCreate(), a.sandboxList(), a.sandboxGet(), a.sandboxExec(), a.sandboxShell(), a.sandboxCopy(), a.sandboxURL(), a.sandboxTimeout(), a.sandboxKill())
 }
 
 // createFlags are the flags of everything that creates a sandbox.

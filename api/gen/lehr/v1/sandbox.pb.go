@@ -36,12 +36,13 @@ type Sandbox struct {
 	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	HostId        *string                `protobuf:"bytes,11,opt,name=host_id,json=hostId,proto3,oneof" json:"host_id,omitempty"`
-	Url           *string                `protobuf:"bytes,12,opt,name=url,proto3,oneof" json:"url,omitempty"`                                                                               // of the template's first EXPOSEd port; null where it exposes none
+	Url           *string                `protobuf:"bytes,12,opt,name=url,proto3,oneof" json:"url,omitempty"`                                                                               // of the lowest TCP port the template EXPOSEs; null where it exposes none, or has ended
 	Metadata      map[string]string      `protobuf:"bytes,13,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // as given at create
-	Domain        *string                `protobuf:"bytes,14,opt,name=domain,proto3,oneof" json:"domain,omitempty"`                                                                         // a port is reached at http://<port>-<id>.<domain>; null without a gateway
+	Domain        *string                `protobuf:"bytes,14,opt,name=domain,proto3,oneof" json:"domain,omitempty"`                                                                         // ports are served at the host names <port>-<id>.<domain>; null without a gateway
 	AccessToken   *string                `protobuf:"bytes,15,opt,name=access_token,json=accessToken,proto3,oneof" json:"access_token,omitempty"`                                            // for the guest daemon's port through the gateway; in create and get only
 	EndedAt       *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
-	Error         *Error                 `protobuf:"bytes,17,opt,name=error,proto3" json:"error,omitempty"` // why it could not be made; null otherwise
+	Error         *Error                 `protobuf:"bytes,17,opt,name=error,proto3" json:"error,omitempty"`                          // why it could not be made; null otherwise
+	PortUrl       *string                `protobuf:"bytes,18,opt,name=port_url,json=portUrl,proto3,oneof" json:"port_url,omitempty"` // of any port, whose number goes in place of {port}; null without a gateway, or when it has ended
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -193,6 +194,13 @@ func (x *Sandbox) GetError() *Error {
 		return x.Error
 	}
 	return nil
+}
+
+func (x *Sandbox) GetPortUrl() string {
+	if x != nil && x.PortUrl != nil {
+		return *x.PortUrl
+	}
+	return ""
 }
 
 // CreateSandboxRequest asks for a sandbox. Only template is required.
@@ -1047,7 +1055,7 @@ var File_lehr_v1_sandbox_proto protoreflect.FileDescriptor
 
 const file_lehr_v1_sandbox_proto_rawDesc = "" +
 	"\n" +
-	"\x15lehr/v1/sandbox.proto\x12\alehr.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13lehr/v1/error.proto\"\xcf\x05\n" +
+	"\x15lehr/v1/sandbox.proto\x12\alehr.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13lehr/v1/error.proto\"\xfc\x05\n" +
 	"\aSandbox\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\btemplate\x18\x02 \x01(\tR\btemplate\x12\x18\n" +
@@ -1068,7 +1076,8 @@ const file_lehr_v1_sandbox_proto_rawDesc = "" +
 	"\x06domain\x18\x0e \x01(\tH\x03R\x06domain\x88\x01\x01\x12&\n" +
 	"\faccess_token\x18\x0f \x01(\tH\x04R\vaccessToken\x88\x01\x01\x125\n" +
 	"\bended_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12$\n" +
-	"\x05error\x18\x11 \x01(\v2\x0e.lehr.v1.ErrorR\x05error\x1a;\n" +
+	"\x05error\x18\x11 \x01(\v2\x0e.lehr.v1.ErrorR\x05error\x12\x1e\n" +
+	"\bport_url\x18\x12 \x01(\tH\x05R\aportUrl\x88\x01\x01\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +
@@ -1077,7 +1086,8 @@ const file_lehr_v1_sandbox_proto_rawDesc = "" +
 	"\b_host_idB\x06\n" +
 	"\x04_urlB\t\n" +
 	"\a_domainB\x0f\n" +
-	"\r_access_token\"\xec\x03\n" +
+	"\r_access_tokenB\v\n" +
+	"\t_port_url\"\xec\x03\n" +
 	"\x14CreateSandboxRequest\x12\x1a\n" +
 	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x19\n" +
 	"\x05vcpus\x18\x02 \x01(\x05H\x00R\x05vcpus\x88\x01\x01\x12 \n" +
