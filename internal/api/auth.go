@@ -39,6 +39,7 @@ func authenticate(accounts store.Accounts, log *slog.Logger, next http.Handler) 
 			return
 		}
 		httpkit.LogError(r.Context(), log, "authenticate", err)
+		httpkit.Dismiss(w)
 		// Not IsSupported alone: it takes every GET for a Connect one.
 		if strings.HasPrefix(r.URL.Path, connectPrefix) && connectErrors.IsSupported(r) {
 			_ = connectErrors.Write(w, r, httpkit.ConnectError(err)) // a client that is gone gets nothing

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -126,7 +125,7 @@ func (d *door) answer(w http.ResponseWriter, r *http.Request, status int, m prot
 
 // body reads the request's JSON; an empty body is an empty message.
 func body(w http.ResponseWriter, r *http.Request, m proto.Message) error {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	b, err := httpkit.ReadBody(w, r, maxRequest)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):

@@ -28,6 +28,7 @@ type buildFlags struct {
 	noCache, skipPrePost, detach bool
 	args, secrets                []string
 	progress                     string
+	login                        loginFlags
 }
 
 func (a *app) buildCommand() *cobra.Command {
@@ -54,7 +55,7 @@ func (a *app) buildCommand() *cobra.Command {
 	fs := cmd.Flags()
 	fs.StringVarP(&f.tag, "tag", "t", "", "template to build, NAME or NAME:TAG (required)")
 	fs.StringVarP(&f.file, "file", "f", "", "recipe file, - for standard input (default: Recipe, then Dockerfile)")
-	fs.StringVar(&f.base, "base", "", "base: a template, or dir:PATH, tar:PATH, oci:PATH (default: FROM, else minimal)")
+	fs.StringVar(&f.base, "base", "", "base: a template, or an image, dir:PATH, tar:PATH, oci:PATH (default: FROM, else minimal)")
 	fs.StringVar(&f.healthcheck, "healthcheck", "", "healthcheck, in place of the recipe's")
 	fs.Int32Var(&f.cpus, "cpus", 1, "virtual processors")
 	fs.Int32Var(&f.memory, "memory", 512, "memory in MiB")
@@ -64,6 +65,7 @@ func (a *app) buildCommand() *cobra.Command {
 	fs.StringArrayVar(&f.secrets, "secret", nil, "not supported yet")
 	fs.BoolVar(&f.skipPrePost, "skip-pre-post", false, "leave out the pre- and post-build steps")
 	fs.BoolVar(&f.detach, "detach", false, "print the created build and do not wait for it")
+	f.login.add(fs)
 	a.progressFlag(fs, &f.progress, progress.Auto)
 	completeProgress(cmd)
 	_ = fs.MarkHidden("secret") // refused with a reason; the flag exists
@@ -83,6 +85,9 @@ func (a *app) build(cmd *cobra.Command, f *buildFlags) error {
 	}
 	req, source, err := a.buildRequest(cmd, f)
 	if err != nil {
+		return err
+	}
+	if req.RegistryAuth, err = a.registryLogin(cmd.Context(), f, recipe.Recipe{Instructions: source.instructions}); err != nil {
 		return err
 	}
 	c, err := a.client()
@@ -178,7 +183,8 @@ func (a *app) readRecipe(ctx context.Context, name string) (file, text string, e
 
 func recipeText(b []byte, err error) (string, error) {
 	if err == nil && len(b) > maxRecipe {
-		err = errs.New(errs.Invalid, "the recipe is larger than 1 MiB").WithCode("recipe_too_large")
+		err = errs.New(errs.Invalid, "the recipe is larger than 1 MiB").WithCode("recipe_too_large").
+			WithRemedy("fetch large content in a RUN step instead of writing it into the recipe")
 	}
 	return string(b), err
 }

@@ -110,6 +110,7 @@ func WriteError(w http.ResponseWriter, err error) {
 	if status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", retryAfter(err))
 	}
+	Dismiss(w)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(Body(err)) // a client that is gone gets nothing

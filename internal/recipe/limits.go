@@ -32,7 +32,7 @@ const (
 // checkText refuses what no recipe may hold.
 func checkText(s string) *Problem {
 	if i := strings.IndexByte(s, 0); i >= 0 {
-		return invalid("nul_byte", "holds a NUL byte (offset %d)", i)
+		return invalid("nul_byte", "holds a NUL byte (offset %d)", i).remedy("a recipe is text: make such a byte in a RUN step, with printf")
 	}
 	if !utf8.ValidString(s) {
 		return invalid("invalid_utf8", "is not valid UTF-8").remedy("save the text as UTF-8")
@@ -46,7 +46,8 @@ func tooLong(n int) *Problem {
 }
 
 func tooMany(n int) *Problem {
-	return invalid("too_many_instructions", "has %d instructions, at most %d are taken", n, MaxInstructions)
+	return invalid("too_many_instructions", "has %d instructions, at most %d are taken", n, MaxInstructions).
+		remedy("put several commands into one RUN, or build a template and begin the next one FROM it")
 }
 
 // checkArg bounds one string that becomes an argument of a program.
@@ -56,7 +57,7 @@ func checkArg(what, s string) *Problem {
 			remedy("split it into several instructions")
 	}
 	if strings.IndexByte(s, 0) >= 0 {
-		return invalid("nul_byte", "%s holds a NUL byte", what)
+		return invalid("nul_byte", "%s holds a NUL byte", what).remedy("Linux passes no such byte to a program; take it out")
 	}
 	return nil
 }

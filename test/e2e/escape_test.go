@@ -35,10 +35,15 @@ func TestEscape(t *testing.T) {
 	e.bites()
 	before := hostState(t, e.env.Canary, e.env.PID)
 	started, wall := time.Now(), time.Now().Round(0)
-	e.boxes()
-	for _, user := range []string{"0:0", "1000:1000"} {
-		t.Run("user "+strings.ReplaceAll(user, ":", " "), func(t *testing.T) { e.inside(t, user) })
-	}
+	e.sibling()
+	t.Run("inside", func(t *testing.T) {
+		for _, user := range []string{"0:0", "1000:1000"} {
+			t.Run("user "+strings.ReplaceAll(user, ":", " "), func(t *testing.T) {
+				t.Parallel()
+				e.inside(t, user)
+			})
+		}
+	})
 	e.silence()
 	if after := hostState(t, e.env.Canary, e.env.PID); after != before {
 		t.Errorf("the host has changed.\nbefore:\n%s\nafter:\n%s", before, after)
@@ -58,19 +63,13 @@ type escape struct {
 	o     *outside
 	env   corpus.Env
 	probe string // its path outside
-	box   string // the sandbox that tries
-	other string // its sibling
+	other string // a sandbox that listens, sibling of those that try
 }
 
 func newEscape(t *testing.T, o *outside) *escape {
 	t.Helper()
-	dir := t.TempDir()
-	e := &escape{t: t, o: o, probe: filepath.Join(dir, "probe")}
-	build := exec.Command("go", "build", "-o", e.probe, "github.com/lehr-dev/lehr/test/escape/probe")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the probe: %v\n%s", err, out)
-	}
+	dir, root := t.TempDir(), probeRoot(t)
+	e := &escape{t: t, o: o, probe: filepath.Join(root, "probe")}
 	e.env = corpus.Env{
 		Canary: filepath.Join(dir, "canary"), Secret: "canary of the host " + rand(t), Socket: filepath.Join(dir, "socket"),
 		Abstract: "lehr-e2e-" + rand(t), Host: uplinkAddress, Other: otherAddress, Port: knockPort, Public: publicAddress, GuestPort: 49983,
@@ -83,7 +82,7 @@ func newEscape(t *testing.T, o *outside) *escape {
 	e.sharedMemory()
 	e.w = world.Start(t)
 	fmt.Sscanf(e.w.URL(), "http://127.0.0.1:%d", &e.env.APIPort)
-	mustBuild(t, e.w, "RUN true", "-t", "probe", "--base", "dir:"+e.root())
+	mustBuild(t, e.w, "RUN true", "-t", "probe", "--base", "dir:"+root)
 	return e
 }
 
@@ -121,40 +120,6 @@ func (e *escape) sharedMemory() {
 		e.t.Fatal(err)
 	}
 	copy(b, e.env.Secret)
-}
-
-// root is the root file system of the probe's template.
-func (e *escape) root() string {
-	e.t.Helper()
-	root := e.t.TempDir()
-	for _, dir := range []string{"bin", "etc", "tmp", "root"} {
-		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
-			e.t.Fatal(err)
-		}
-	}
-	busybox, err := exec.LookPath("busybox")
-	if err != nil {
-		e.t.Fatal("busybox is missing: tools/need.sh test installs it")
-	}
-	for from, to := range map[string]string{busybox: "bin/sh", e.probe: "probe"} {
-		b, err := os.ReadFile(from)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(root, to), b, 0o755)
-		}
-		if err != nil {
-			e.t.Fatal(err)
-		}
-	}
-	for _, name := range []string{"echo", "sleep", "cat"} {
-		if err := os.Link(filepath.Join(root, "bin/sh"), filepath.Join(root, "bin", name)); err != nil {
-			e.t.Fatal(err)
-		}
-	}
-	passwd := "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n"
-	if err := os.WriteFile(filepath.Join(root, "etc/passwd"), []byte(passwd), 0o644); err != nil {
-		e.t.Fatal(err)
-	}
-	return root
 }
 
 // bites runs outside what must come through there, and looks whether the
@@ -200,12 +165,10 @@ func (e *escape) input() []byte {
 	return b
 }
 
-// boxes starts the sandbox that tries and its sibling, in which somebody
-// listens.
-func (e *escape) boxes() {
+// sibling starts a sandbox in which somebody listens.
+func (e *escape) sibling() {
 	e.t.Helper()
 	e.other = create(e.t, e.w, "probe").ID
-	e.box = create(e.t, e.w, "probe").ID
 	listen := e.w.Command("sandbox", "exec", e.other, "--", "/probe", "listen", fmt.Sprint(knockPort))
 	out, err := listen.StdoutPipe()
 	if err == nil {
@@ -218,8 +181,8 @@ func (e *escape) boxes() {
 	if !bufio.NewScanner(out).Scan() {
 		e.t.Fatal("the sibling does not listen")
 	}
-	if e.env.Siblings = outerAddresses(e.t); len(e.env.Siblings) < 2 {
-		e.t.Fatalf("outer addresses = %v, want those of two sandboxes at least", e.env.Siblings)
+	if e.env.Siblings = outerAddresses(e.t); len(e.env.Siblings) == 0 {
+		e.t.Fatal("the host knows no address of a sandbox")
 	}
 	if got := e.ask(); got != "0" {
 		e.t.Errorf("the sibling's listener counts %q, want 0", got)
@@ -234,11 +197,13 @@ func (e *escape) ask() string {
 
 // inside tries everything as one user.
 func (e *escape) inside(t *testing.T, user string) {
+	common := create(t, e.w.In(t), "probe").ID
 	for _, a := range corpus.All() {
 		t.Run(a.ID, func(t *testing.T) {
-			box := e.box
+			box := common
 			w := e.w.In(t)
 			if a.Alone {
+				t.Parallel()
 				box = create(t, w, "probe").ID
 			}
 			r := w.RunInput(string(e.input()), "sandbox", "exec", box, "-i", "--user", user, "--timeout", "60s", "--", "/probe", "try", a.ID)
@@ -250,6 +215,9 @@ func (e *escape) inside(t *testing.T, user string) {
 			}
 			var report corpus.Report
 			if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil {
+				if b := get(t, w, box); b.State != "running" && !a.Alone {
+					common = create(e.t, e.w, "probe").ID // for the next attempts
+				}
 				t.Fatalf("%s, %s = exit code %d, %q, %q", a.What, a.How, r.Code, r.Stdout, r.Stderr)
 			}
 			if ok := report.Got == a.Want || report.Got == corpus.Refused && a.Want == corpus.Contained; !ok {
@@ -263,10 +231,11 @@ func (e *escape) inside(t *testing.T, user string) {
 // or has ended by a name, and can be killed in any case.
 func (e *escape) stillOurs(t *testing.T, w *world.World, box string) {
 	t.Helper()
-	r := w.Run("sandbox", "exec", box, "--timeout", "5s", "--", "/bin/echo", "lives")
+	r := w.Run("sandbox", "exec", box, "--timeout", "30s", "--", "/bin/echo", "lives")
 	b := get(t, w, box)
 	switch {
 	case r.Stdout == "lives\n" && b.State == "running":
+	case strings.Contains(r.Stderr, "guest_silent") && b.State == "running": // stopped
 	case b.State == "failed" && b.Reason != nil && *b.Reason == "guest_lost":
 	default:
 		t.Errorf("the sandbox is %s (%s), a command in it = %d %q %q; want it to work or to be lost by name", b.State, reason(b), r.Code, r.Stdout, r.Stderr)

@@ -309,7 +309,7 @@ func (o *outside) watch(t *testing.T, wire int) {
 			src, dst := netip.AddrFrom4([4]byte(b[12:16])).String(), netip.AddrFrom4([4]byte(b[16:20])).String()
 			loop := src == dst || slices.Contains(denied, src) || src == publicAddress // the outside to itself, over lo
 			if !loop && (slices.Contains(denied, dst) || src != uplinkAddress && src != outsideAddress && src != resolverAddr) {
-				text = src + " to " + dst
+				text = fmt.Sprintf("%s to %s, protocol %d, %x", src, dst, b[9], b[20:min(n, 60)])
 			}
 		case unix.ETH_P_IPV6:
 			text = netip.AddrFrom16([16]byte(b[8:24])).String() + " over IPv6"
@@ -389,7 +389,11 @@ func hostState(t *testing.T, canary string, victim int) string {
 		fmt.Sprintf("/proc/%d/oom_score_adj", victim), fmt.Sprintf("/proc/%d/limits", victim), fmt.Sprintf("/proc/%d/comm", victim),
 	} {
 		b, err := os.ReadFile(path)
-		fmt.Fprintf(&text, "%s: %q %v\n", path, bytes.TrimSpace(b), err)
+		for line := range bytes.Lines(b) {
+			if !bytes.Contains(line, []byte(" nsfs ")) { // other programs of the machine come and go
+				fmt.Fprintf(&text, "%s: %q %v\n", path, bytes.TrimSpace(line), err)
+			}
+		}
 	}
 	var set unix.CPUSet
 	err := unix.SchedGetaffinity(victim, &set)

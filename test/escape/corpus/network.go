@@ -280,20 +280,10 @@ func siblings() []Attempt {
 // from connects to the public address with a source of somebody else.
 func from(source string) func(Env) (Want, string) {
 	return func(env Env) (Want, string) {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
-		if err != nil {
-			return Refused, err.Error()
-		}
-		defer unix.Close(fd)
-		_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_FREEBIND, 1)
-		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: netip.MustParseAddr(source).As4()}); err != nil {
-			return Refused, err.Error()
-		}
-		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Usec: patience.Microseconds()})
-		err = unix.Connect(fd, &unix.SockaddrInet4{Port: env.Port, Addr: netip.MustParseAddr(env.Public).As4()})
-		if err != nil {
-			return Refused, err.Error()
-		}
-		return Breached, "connected as " + source
+		got, detail := dialed(env.Public, func(fd int) error {
+			_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_FREEBIND, 1)
+			return unix.Bind(fd, &unix.SockaddrInet4{Addr: netip.MustParseAddr(source).As4()})
+		})(env)
+		return got, "as " + source + ": " + detail
 	}
 }

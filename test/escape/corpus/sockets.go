@@ -196,10 +196,10 @@ func daemon() []Attempt {
 		{What: "commands as root", How: "the users' calls without the access token", Want: Refused, try: every(
 			operator("POST", "/process.Process/List", "Content-Type", "application/json"), operator("POST", "/filesystem.Filesystem/Stat", "Content-Type", "application/json"),
 			operator("GET", "/envs", "", ""), operator("GET", "/files?path=/etc/passwd", "", ""), operator("GET", "/files?path=/etc/passwd&signature=v1_x", "", ""))},
-		{What: "the guest daemon", How: "every signal that can be caught", Want: Contained, try: signalAll},
-		// Go leaves these to the C library, so they cannot be caught.
-		{What: "the guest daemon", How: "signals 32 to 34", Want: Contained, Alone: true, try: every(
-			func(Env) error { return unix.Kill(1, 32) }, func(Env) error { return unix.Kill(1, 33) }, func(Env) error { return unix.Kill(1, 34) })},
+		{What: "the guest daemon", How: "every signal that a program usually catches", Want: Contained, try: signalAll},
+		{What: "the guest daemon", How: "the signals of a fault", Want: Contained, Alone: true, try: signals(unix.SIGSEGV, unix.SIGBUS, unix.SIGILL, unix.SIGFPE)},
+		// Go leaves 32 to 34 to the C library, so they cannot be caught.
+		{What: "the guest daemon", How: "real-time signals", Want: Contained, Alone: true, try: signals(32, 33, 34, 35, 50, 64)},
 		{What: "the guest daemon", How: "its port taken on another address", Want: Contained, try: call(takePort)},
 		{What: "the guest daemon", How: "2,000 connections held open", Want: Contained, Alone: true, try: call(holdConnections)},
 		{What: "the guest daemon", How: "/etc/passwd as a pipe, a device and a gigabyte", Want: Contained, Alone: true, try: every(passwdAs)},
@@ -209,18 +209,27 @@ func daemon() []Attempt {
 	})
 }
 
-// signalAll is breached where the daemon does not survive.
-func signalAll(Env) (Want, string) {
-	var failures []error
-	for sig := syscall.Signal(1); sig < 65; sig++ {
-		if sig != unix.SIGKILL && sig != unix.SIGSTOP && (sig < 32 || sig > 34) {
-			failures = append(failures, unix.Kill(1, sig))
+// signalAll sends what ends a program unless it catches it.
+func signalAll(env Env) (Want, string) {
+	var list []syscall.Signal
+	for sig := syscall.Signal(1); sig < 32; sig++ {
+		switch sig {
+		case unix.SIGKILL, unix.SIGSTOP, unix.SIGSEGV, unix.SIGBUS, unix.SIGILL, unix.SIGFPE:
+		default:
+			list = append(list, sig)
 		}
 	}
-	if err := errors.Join(failures...); err != nil {
-		return Refused, err.Error()
-	}
-	return Contained, "sent"
+	return signals(list...)(env)
+}
+
+func signals(list ...syscall.Signal) func(Env) (Want, string) {
+	return call(func(Env) error {
+		var failures []error
+		for _, sig := range list {
+			failures = append(failures, unix.Kill(1, sig))
+		}
+		return errors.Join(failures...)
+	})
 }
 
 func operate(env Env, method, path, header, value string) error {

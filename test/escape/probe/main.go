@@ -4,6 +4,7 @@
 //	probe try ID < env.json     one attempt of test/escape/corpus, as JSON
 //	probe listen PORT           counts who comes and tells each how many came before
 //	probe ask PORT              visits such a listener in the same sandbox
+//	probe abuse KIND AMOUNT     behaves badly
 package main
 
 import (
@@ -28,8 +29,11 @@ func run(args []string) error {
 	if len(args) == 2 && args[0] == "ask" {
 		return corpus.Ask(args[1])
 	}
+	if len(args) == 3 && args[0] == "abuse" {
+		return corpus.Abuse(args[1], args[2])
+	}
 	if len(args) != 2 || args[0] != "try" {
-		return fmt.Errorf("usage: probe try ID | probe listen PORT | probe ask PORT")
+		return fmt.Errorf("usage: probe try ID | probe listen PORT | probe ask PORT | probe abuse KIND AMOUNT")
 	}
 	var env corpus.Env
 	if err := json.NewDecoder(os.Stdin).Decode(&env); err != nil {
