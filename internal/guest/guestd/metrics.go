@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +18,7 @@ import (
 type metrics struct {
 	Timestamp int64   `json:"ts"`
 	CPUs      int     `json:"cpu_count"`
-	CPUUsed   float64 `json:"cpu_used_pct"` // of one CPU, since the sandbox started
+	CPUUsed   float64 `json:"cpu_used_pct"` // of all CPUs together, 0 to 100, since the last call
 	MemTotal  uint64  `json:"mem_total"`
 	MemUsed   uint64  `json:"mem_used"`
 	MemCache  uint64  `json:"mem_cache"`
@@ -25,10 +26,10 @@ type metrics struct {
 	DiskTotal uint64  `json:"disk_total"`
 }
 
-// metrics reports what the sandbox sees of itself. Kernels that do not account
-// CPU time (gVisor's /proc/stat) show none; the host knows better.
+// metrics reports what the sandbox sees of itself: its own limits and what its
+// kernel counts. Disk is the writable layer.
 func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
-	m := metrics{Timestamp: time.Now().Unix(), CPUs: runtime.NumCPU(), CPUUsed: cpuUsed()}
+	m := metrics{Timestamp: time.Now().Unix(), CPUs: runtime.NumCPU(), CPUUsed: s.meter.used(readCPUTimes())}
 	mem := memInfo()
 	m.MemTotal = mem["MemTotal"]
 	m.MemCache = mem["Cached"]
@@ -59,28 +60,57 @@ func memInfo() map[string]uint64 {
 	return info
 }
 
-// cpuUsed is the share of busy time in /proc/stat's first line, times the
-// number of CPUs.
-func cpuUsed() float64 {
+// cpuTimes are what all CPUs together have done since the start, in ticks.
+type cpuTimes struct{ busy, total uint64 }
+
+func readCPUTimes() cpuTimes {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
-		return 0
+		return cpuTimes{}
 	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	fields := strings.Fields(line)
-	var total, idle uint64
-	for i, f := range fields[min(1, len(fields)):] {
-		n, err := strconv.ParseUint(f, 10, 64)
+	return parseCPUTimes(string(text))
+}
+
+// parseCPUTimes reads the first line of /proc/stat; what it cannot read is
+// nothing.
+func parseCPUTimes(stat string) (times cpuTimes) {
+	line, _, _ := strings.Cut(stat, "\n")
+	name, rest, _ := strings.Cut(line, " ")
+	if name != "cpu" {
+		return cpuTimes{}
+	}
+	for i, field := range strings.Fields(rest) {
+		n, err := strconv.ParseUint(field, 10, 48)
 		if err != nil {
-			return 0
+			return cpuTimes{}
 		}
-		total += n
-		if i == 3 || i == 4 { // idle, iowait
-			idle += n
+		if i >= 8 {
+			break // time of guests, which is in the first two already
+		}
+		times.total += n
+		if i != 3 && i != 4 { // idle, iowait
+			times.busy += n
 		}
 	}
-	if total == 0 {
-		return 0
+	return times
+}
+
+// cpuMeter turns times into a share of the time since the call before; the
+// first is since the start.
+type cpuMeter struct {
+	mu    sync.Mutex
+	last  cpuTimes
+	share float64
+}
+
+// used returns the share in percent. When no time has passed, or the times have
+// begun anew, it is that of the call before.
+func (m *cpuMeter) used(now cpuTimes) float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now.total > m.last.total && now.busy >= m.last.busy {
+		m.share = 100 * float64(now.busy-m.last.busy) / float64(now.total-m.last.total)
 	}
-	return 100 * float64(runtime.NumCPU()) * float64(total-idle) / float64(total)
+	m.last = now
+	return m.share
 }

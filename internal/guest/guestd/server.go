@@ -53,6 +53,7 @@ type Server struct {
 	conns *connections
 
 	watchers *watchers
+	meter    cpuMeter
 }
 
 // New returns a server.

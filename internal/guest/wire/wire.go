@@ -7,6 +7,13 @@ package wire
 // agent talks to daemons of its own version only.
 const Protocol = 1
 
+// EnvdVersion is the version of E2B's envd whose protocol the daemon speaks; the
+// SDKs ask by it what they may use: recursive watching (0.1.4), processes
+// without input (0.3.0), a default user (0.4.0), the end of input (0.5.2), plain
+// uploads (0.5.7), metadata of files (0.6.2), entries of changes (0.6.3), network
+// mounts (0.6.4).
+const EnvdVersion = "0.6.4"
+
 // Port is the TCP port the daemon serves in the sandbox.
 const Port = 49983
 
@@ -66,6 +73,9 @@ const (
 	CodeWorkdirMissing       = "workdir_missing"
 	CodeProcessUnknown       = "process_unknown"
 	CodeDiskFull             = "disk_full"
+	CodeStdinClosed          = "stdin_closed"
+	CodeFollowerLost         = "follower_lost"
+	CodeWatchOverflow        = "watch_overflow"
 )
 
 // Environment variables of the daemon.
