@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 
 	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
+	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/build"
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/lehr"
@@ -40,7 +41,7 @@ func (b *builds) Create(ctx context.Context, req *connect.Request[lehrv1.CreateB
 		TeamID: caller(ctx).TeamID, Name: m.GetName(), BaseTemplate: m.GetBaseTemplate(), Recipe: m.GetRecipe(),
 		Healthcheck: m.GetHealthcheck(), VCPUs: m.Vcpus, MemoryMB: m.MemoryMb, DiskMB: m.DiskMb,
 		SkipPrePost: m.GetSkipPrePost(), BuildArgs: m.GetBuildArgs(), NoCache: m.GetNoCache(), Limits: limits,
-		Priority: m.GetPriority(), IdempotencyKey: key, Metadata: m.GetMetadata(),
+		Priority: m.GetPriority(), IdempotencyKey: key, Metadata: m.GetMetadata(), RegistryAuth: registryAuth(m.GetRegistryAuth()),
 	})
 	if err != nil {
 		return nil, err
@@ -50,6 +51,10 @@ func (b *builds) Create(ctx context.Context, req *connect.Request[lehrv1.CreateB
 		res.Header().Set(replayedHeader, "true")
 	}
 	return res, nil
+}
+
+func registryAuth(m *lehrv1.RegistryAuth) agent.RegistryAuth {
+	return agent.RegistryAuth{Username: m.GetUsername(), Password: m.GetPassword(), Token: m.GetToken()}
 }
 
 func limitParams(m *lehrv1.BuildLimits) (p build.LimitParams, err error) {

@@ -29,6 +29,7 @@ func (a *app) agentCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&o.Data, "data", "", "data folder")
 	cmd.Flags().StringVar(&o.Socket, "socket", "", "unix socket to serve on")
+	cmd.Flags().StringVar(&o.Registries, "registries", "", "registries file")
 	cmd.Flags().IntVar(&o.LifeFD, "life-fd", 0, "descriptor of a pipe whose end ends the agent")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd

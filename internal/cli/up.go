@@ -43,6 +43,7 @@ func (a *app) upCommand() *cobra.Command {
 	cmd.Flags().String("host-name", "", "further names that requests may carry in Host, comma-separated")
 	cmd.Flags().String("domain", config.DefaultDomain, "sandboxes are served at <port>-<id>.DOMAIN")
 	cmd.Flags().String("public-url", "", "URL by which callers reach this server through a proxy, such as https://lehr.example.com")
+	cmd.Flags().String("registries", "", "file with logins, mirrors and aliases of registries")
 	cmd.Flags().String("log-level", "info", "debug, info, warn or error")
 	return cmd
 }

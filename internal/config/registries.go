@@ -252,3 +252,18 @@ func readSmall(path string, most int64) ([]byte, error) {
 	}
 	return b, err
 }
+
+// registries returns the absolute path of a registries file that can be read.
+func (p *problems) registries(path string) string {
+	if path == "" {
+		return ""
+	}
+	abs, err := filepath.Abs(path)
+	if err == nil {
+		_, err = ReadRegistries(abs)
+	}
+	if err != nil {
+		p.add("registries", "%v", err)
+	}
+	return abs
+}

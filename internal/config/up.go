@@ -21,6 +21,8 @@ type Up struct {
 	Domain    string   // sandboxes are served under its subdomains
 	PublicURL *url.URL // how callers reach the server through a proxy; nil: directly
 	LogLevel  string   // debug, info, warn, error
+	// Registries is the absolute path of the registries file; empty: none.
+	Registries string
 }
 
 // Bounds and defaults of Up.
@@ -96,6 +98,7 @@ func LoadUp(src Source) (Up, error) {
 	default:
 		p.add("log-level", "%q: want debug, info, warn or error", up.LogLevel)
 	}
+	up.Registries = p.registries(or(src, "registries", ""))
 	if names, ok := src("host-name"); ok && names != "" {
 		up.HostNames = strings.FieldsFunc(names, func(r rune) bool { return r == ',' || r == ' ' })
 	}

@@ -79,9 +79,13 @@ func New(o Options) *Control {
 		Templates: o.Store.Templates(), Hosts: o.Store.Hosts(), Scheduler: scheduler, Pool: c.pool, Clock: clk, Log: o.Log,
 		Embedded: o.Embedded,
 	})
-	c.builds = build.New(build.Options{
+	builds := build.Options{
 		Store: o.Store, Bus: o.Bus, Scheduler: scheduler, Pool: c.pool, Bases: c.templates, Clock: clk, Log: o.Log,
-	})
+	}
+	if o.Key != nil {
+		builds.Vault = o.Key
+	}
+	c.builds = build.New(builds)
 	c.sandboxes = sandbox.New(sandbox.Options{
 		Store: o.Store, Scheduler: scheduler, Pool: c.pool, Bases: c.templates, Clock: clk, Log: o.Log,
 		AccessToken: token,

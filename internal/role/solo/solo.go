@@ -151,6 +151,9 @@ func run(ctx context.Context, o Options, c *control.Control, listener net.Listen
 	agentCtx, stopAgent := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAgent()
 	args := append(slices.Clone(o.AgentArgs), "--data", o.Config.Data, "--socket", a.socket, "--log-level", o.Config.LogLevel)
+	if o.Config.Registries != "" {
+		args = append(args, "--registries", o.Config.Registries)
+	}
 	sup := &supervisor{args: args, log: o.Log, stopTime: agentStopTime}
 	parts, ctx := errgroup.WithContext(ctx)
 	var agentDone errgroup.Group
