@@ -48,6 +48,9 @@ type Option func(*World)
 // WithEnv adds to the environment of lehr up and its agent, e.g. failpoints.
 func WithEnv(kv ...string) Option { return func(w *World) { w.extra = append(w.extra, kv...) } }
 
+// WithFolder puts the world into a folder of the caller's, which is removed.
+func WithFolder(folder string) Option { return func(w *World) { w.folder = folder } }
+
 // WithWorkers sets the number of workers.
 func WithWorkers(n int) Option { return func(w *World) { w.workers = fmt.Sprint(n) } }
 
@@ -72,15 +75,18 @@ func Program(t testing.TB) string {
 func Start(t testing.TB, options ...Option) *World {
 	t.Helper()
 	program := Program(t)
-	folder, err := os.MkdirTemp("", "lehr-world-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &World{t: t, lehr: program, folder: folder, listen: "127.0.0.1:0", workers: "2"}
+	w := &World{t: t, lehr: program, listen: "127.0.0.1:0", workers: "2"}
 	for _, o := range options {
 		o(w)
 	}
-	w.env = append(os.Environ(), "XDG_STATE_HOME="+filepath.Join(folder, "state"), "LEHR_URL=", "LEHR_API_KEY=")
+	if w.folder == "" {
+		folder, err := os.MkdirTemp("", "lehr-world-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.folder = folder
+	}
+	w.env = append(os.Environ(), "XDG_STATE_HOME="+filepath.Join(w.folder, "state"), "LEHR_URL=", "LEHR_API_KEY=")
 	t.Cleanup(w.tearDown)
 	w.copyGolden()
 	w.Up()

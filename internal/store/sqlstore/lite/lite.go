@@ -39,7 +39,9 @@ type Options struct {
 const readers = 4
 
 // Open opens the store and brings its schema up to date. It fails with
-// Unavailable, or with Unsupported where a newer release wrote the file.
+// Unavailable, with Unsupported where a newer release wrote the file, or with
+// Corrupt, code "database_corrupt", where the file is damaged; nothing is written
+// to such a file.
 func Open(ctx context.Context, o Options) (*sqlstore.Store, error) {
 	const op = "store.Open"
 	if o.Path == "" {
@@ -47,6 +49,11 @@ func Open(ctx context.Context, o Options) (*sqlstore.Store, error) {
 	}
 	if o.Clock == nil {
 		o.Clock = clock.Real()
+	}
+	if o.Path != Memory {
+		if err := check(ctx, o.Path); err != nil {
+			return nil, err
+		}
 	}
 	db, err := openDB(o.Path)
 	if err != nil {
@@ -121,8 +128,12 @@ func dsn(path string, readOnly bool) string {
 	if readOnly {
 		pragmas = append(pragmas, "query_only(1)")
 	}
-	escaped := strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path)
-	return "file:" + escaped + "?" + url.Values{"_pragma": pragmas}.Encode()
+	return "file:" + escaped(path) + "?" + url.Values{"_pragma": pragmas}.Encode()
+}
+
+// escaped is a path as it stands in a URI.
+func escaped(path string) string {
+	return strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path)
 }
 
 // classify reads the driver's result codes, of which the low byte is the
