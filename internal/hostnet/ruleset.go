@@ -193,6 +193,9 @@ func (r *ruleset) describeHost() {
 		rule(toSandbox, ipv4(), addressIs(offsetDestination, InnerAddr()),
 			outerOf(expr.MetaKeyOIFNAME, r.outer), writeAddress(offsetDestination)),
 		rule(toSandbox, ipv4(), addressIs(offsetDestination, InnerAddr()), drop), // a device without a lease
+		// The kernel resets a connection whose device is gone by way of the route
+		// that is left, the uplink's.
+		rule(notToDevices(devicePrefix), ipv4(), addressIs(offsetSource, gateway), addressIs(offsetDestination, InnerAddr()), drop),
 	)
 }
 

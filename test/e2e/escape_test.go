@@ -233,6 +233,9 @@ func (e *escape) stillOurs(t *testing.T, w *world.World, box string) {
 	t.Helper()
 	r := w.Run("sandbox", "exec", box, "--timeout", "30s", "--", "/bin/echo", "lives")
 	b := get(t, w, box)
+	if strings.Contains(r.Stderr, "guest_lost") {
+		b = awaitEnd(t, w, box) // the host may know it first
+	}
 	switch {
 	case r.Stdout == "lives\n" && b.State == "running":
 	case strings.Contains(r.Stderr, "guest_silent") && b.State == "running": // stopped
