@@ -201,11 +201,11 @@ func (s *Service) SetTimeout(ctx context.Context, team lehr.TeamID, id lehr.Sand
 	if err := host.RenewSandbox(ctx, id, ttl); err != nil {
 		return lehr.Sandbox{}, s.explainGone(ctx, box, err)
 	}
-	box, err = s.o.Store.Sandboxes().SetExpiry(ctx, id, ttl)
+	set, err := s.o.Store.Sandboxes().SetExpiry(ctx, id, ttl)
 	if errs.IsKind(err, errs.Conflict) {
 		return lehr.Sandbox{}, s.explainGone(ctx, box, err)
 	}
-	return box, err
+	return set, err
 }
 
 // shard spreads ids over the locks of changing.
