@@ -94,7 +94,7 @@ func readServers(dir string) []Server {
 	for _, p := range paths {
 		b, err := os.ReadFile(p)
 		var s Server
-		if err != nil || json.Unmarshal(b, &s) != nil {
+		if err != nil || json.Unmarshal(b, &s) != nil || s.URL == "" {
 			continue // a file of somebody else, or one that goes away right now
 		}
 		all = append(all, s)

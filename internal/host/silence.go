@@ -78,8 +78,8 @@ func (g hearing) listen(ctx context.Context) (silent bool) {
 			missed = 0
 		}
 		answer = make(chan error, 1)
-		var look context.Context
-		look, stop = context.WithCancel(ctx)
+		look, cancel := context.WithCancel(ctx)
+		stop = cancel
 		go func(answer chan<- error) { answer <- g.health(look) }(answer)
 	}
 	return true

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,20 +68,14 @@ func filesOf(t *testing.T, path string) (files []string) {
 		t.Fatalf("nothing is at %s: %v", path, err)
 	}
 	for _, f := range found {
-		info, err := os.Stat(f)
+		err := filepath.WalkDir(f, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() {
+				files = append(files, path)
+			}
+			return err
+		})
 		if err != nil {
 			t.Fatal(err)
-		}
-		if !info.IsDir() {
-			files = append(files, f)
-			continue
-		}
-		entries, err := os.ReadDir(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range entries {
-			files = append(files, filepath.Join(f, e.Name()))
 		}
 	}
 	return files
@@ -95,7 +90,7 @@ func testDamagedFile(t *testing.T, w *world.World, file, template string) {
 		return // there is nothing to break
 	}
 	for name, damage := range damages() {
-		t.Run(filepath.Base(filepath.Dir(file))[:2]+" "+filepath.Base(file)+" "+name, func(t *testing.T) {
+		t.Run(filepath.Base(file)+" "+name, func(t *testing.T) {
 			w.In(t)
 			w.Stop()
 			overwrite(t, file, damage(bytes.Clone(whole)))
@@ -153,8 +148,8 @@ func testDamagedDatabase(t *testing.T, w *world.World) {
 	for name, content := range bad {
 		overwrite(t, file, content)
 		code, text := endedUp(t, w)
-		if code != 1 || !strings.Contains(text, "database_corrupt") || !strings.Contains(text, "try:") {
-			t.Errorf("lehr up on a database that is %s = %d %q, want 1, database_corrupt and a way out", name, code, text)
+		if code != 3 || !strings.Contains(text, "database_corrupt") || !strings.Contains(text, "try:") {
+			t.Errorf("lehr up on a database that is %s = %d %q, want 3, database_corrupt and a way out", name, code, text)
 		}
 		if after, err := os.ReadFile(file); err != nil || !bytes.Equal(after, content) {
 			t.Errorf("the damaged database was changed: %v", err)
@@ -199,7 +194,11 @@ func TestFullDisk(t *testing.T) {
 		t.Skip("SKIP-ENV: no tmpfs can be mounted: " + err.Error())
 	}
 	t.Cleanup(func() { _ = unix.Unmount(mount, unix.MNT_DETACH) })
-	w := world.Start(t, world.WithFolder(filepath.Join(mount, "world")))
+	folder := filepath.Join(mount, "world")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w := world.Start(t, world.WithFolder(folder))
 	mustBuild(t, w, "RUN echo before > /before", "-t", "before")
 	artifacts := func() []string {
 		images, _ := filepath.Glob(filepath.Join(w.Data(), "images", "*", "*"))
