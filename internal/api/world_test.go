@@ -20,6 +20,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/fleet"
 	"github.com/lehr-dev/lehr/internal/lehr"
 	"github.com/lehr-dev/lehr/internal/role/control"
+	"github.com/lehr-dev/lehr/internal/seal"
 	"github.com/lehr-dev/lehr/internal/store"
 	"github.com/lehr-dev/lehr/internal/store/sqlstore/lite"
 	"github.com/lehr-dev/lehr/sdk"
@@ -57,7 +58,12 @@ func newWorldOn(t *testing.T, host agent.Agent) *world {
 	w.store = st
 	signals := membus.New()
 	t.Cleanup(func() { _ = signals.Close() })
+	key, _, err := seal.Load(filepath.Join(w.folder, "secret.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.control = control.New(control.Options{
+		Key: key, Gateway: control.Gateway{Domain: "boxes.test", Scheme: "https", Port: "8443"},
 		Store: st, Bus: signals, Workers: 2, Embedded: true, HostNames: []string{"lehr.test"}, Log: slog.New(slog.DiscardHandler),
 		Hosts: []fleet.Member{{Name: "scripted", Dial: func(context.Context) (agent.Agent, error) { return host, nil }}},
 	})

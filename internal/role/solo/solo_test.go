@@ -3,7 +3,9 @@ package solo
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +17,9 @@ import (
 	"connectrpc.com/connect"
 
 	lehrv1 "github.com/lehr-dev/lehr/api/gen/lehr/v1"
+	"github.com/lehr-dev/lehr/internal/config"
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/role/control"
 )
 
 func TestSecondStartIsRefused(t *testing.T) {
@@ -79,6 +83,56 @@ func TestAdminKeyStaysUntilRevoked(t *testing.T) {
 	}
 	if info, err := os.Stat(secret); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("admin.key = %v, %v, want mode 0600 again", info.Mode(), err)
+	}
+}
+
+func TestSecretKeyStays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stop := w.up()
+	path := filepath.Join(w.o.Config.Data, "secret.key")
+	first, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("secret.key = %v, %v, want mode 0600", info.Mode(), err)
+	}
+	stop()
+	stop = w.up()
+	if second, err := os.ReadFile(path); err != nil || string(second) != string(first) {
+		t.Errorf("a second start changed the secret key, %v", err)
+	}
+	stop()
+	if err := os.WriteFile(path, first[:20], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(t.Context(), w.o); errs.CodeOf(err) != "secret_key_damaged" {
+		t.Errorf("Run() with a damaged key = %v, want secret_key_damaged", err)
+	}
+}
+
+func TestGatewayAddress(t *testing.T) {
+	t.Parallel()
+	listening := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 5347}
+	for public, want := range map[string]control.Gateway{
+		"":                          {Domain: "d.example", Scheme: "http", Port: "5347"},
+		"https://lehr.example":      {Domain: "d.example", Scheme: "https"},
+		"https://lehr.example:443":  {Domain: "d.example", Scheme: "https"},
+		"https://lehr.example:8443": {Domain: "d.example", Scheme: "https", Port: "8443"},
+		"http://lehr.example":       {Domain: "d.example", Scheme: "http"},
+		"http://lehr.example:443":   {Domain: "d.example", Scheme: "http", Port: "443"},
+	} {
+		c := config.Up{Domain: "d.example"}
+		if public != "" {
+			var err error
+			if c.PublicURL, err = url.Parse(public); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := gatewayAddress(c, listening); got != want {
+			t.Errorf("gatewayAddress(%q) = %+v, want %+v", public, got, want)
+		}
 	}
 }
 
