@@ -7,7 +7,9 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/errs"
@@ -36,6 +38,16 @@ func dialEcho(t *testing.T, a *running, id lehr.SandboxID) net.Conn {
 		t.Fatalf("the sandbox answers %q, %v, want the same", got, err)
 	}
 	return conn
+}
+
+// descriptors counts the open files of this process, which is caller and agent.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(files)
 }
 
 func wantBroken(t *testing.T, when string, conn net.Conn) {
@@ -70,6 +82,20 @@ func TestDial(t *testing.T) {
 
 	if _, err := a.Dial(t.Context(), one, 81); errs.CodeOf(err) != "port_closed" {
 		t.Errorf("Dial(closed port) = %v, want port_closed", err)
+	}
+	before := descriptors(t)
+	for i := range 200 { // ended by us, in every way there is
+		conn := dialEcho(t, a, one)
+		if i%2 == 0 {
+			_ = conn.(interface{ CloseWrite() error }).CloseWrite()
+		}
+		if i%4 == 0 {
+			_, _ = io.Copy(io.Discard, conn)
+		}
+		_ = conn.Close()
+	}
+	for descriptors(t) > before { // the test's limit ends one that has a leak
+		time.Sleep(10 * time.Millisecond)
 	}
 	doomed, other := dialEcho(t, a, one), dialEcho(t, a, two)
 	if err := a.DestroySandbox(t.Context(), one); err != nil {
