@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -265,6 +266,12 @@ func (f *execFlags) register(fs *pflag.FlagSet) {
 func (a *app) execRequest(ctx context.Context, f *execFlags, id string, cmd []string) (*lehrv1.ExecRequest, error) {
 	if f.timeout < 0 {
 		return nil, usage("--timeout %s: want 0 or more", f.timeout)
+	}
+	for _, arg := range append([]string{f.user, f.cwd}, cmd...) {
+		if !utf8.ValidString(arg) {
+			return nil, errs.New(errs.Invalid, "the argument %.100q is not UTF-8", arg).WithCode("not_utf8").
+				WithRemedy("pass such bytes through standard input (-i) or a file")
+		}
 	}
 	req := &lehrv1.ExecRequest{Id: id, Cmd: cmd, User: f.user, Cwd: f.cwd}
 	if f.timeout > 0 {
