@@ -10,8 +10,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/guest/account"
@@ -56,11 +59,28 @@ func Open(u account.User, path string) (*os.File, fs.FileInfo, error) {
 	if err == nil && !info.Mode().IsRegular() {
 		err = errs.New(errs.Invalid, "path '%s' is not a regular file", path).WithField("path")
 	}
+	if err == nil && info.Size() == 0 && isOurs(file) {
+		err = errs.New(errs.PermissionDenied, "path '%s' leads into the guest daemon itself", path).WithField("path")
+	}
 	if err != nil {
 		_ = file.Close()
 		return nil, nil, pathError(err, path)
 	}
 	return file, info, nil
+}
+
+// isOurs reports whether file is one of those in which the kernel shows this
+// process: its memory and environment are nobody's business, and what /proc/self
+// means to a caller is not what it means here.
+func isOurs(file *os.File) bool {
+	var info unix.Statfs_t
+	fd := int(file.Fd())
+	if unix.Fstatfs(fd, &info) != nil || info.Type != unix.PROC_SUPER_MAGIC {
+		return false
+	}
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	return err != nil || strings.HasPrefix(path, "/proc/"+strconv.Itoa(os.Getpid())+"/") || strings.HasPrefix(path, "/proc/self/") ||
+		strings.HasPrefix(path, "/proc/thread-self/")
 }
 
 // Write creates or replaces the file at path, and its missing parents, with

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -74,6 +75,24 @@ func TestFilesRoundTrip(t *testing.T) {
 	after, err := os.ReadFile(path)
 	if err != nil || string(after) != "short" {
 		t.Errorf("after a second write: %q, %v; want short", after, err)
+	}
+}
+
+// What the kernel shows of the daemon is nobody's, root's neither, however it
+// is called.
+func TestFilesOfTheDaemonItself(t *testing.T) {
+	t.Parallel()
+	d := initialised(t)
+	link := filepath.Join(openDir(t), "link")
+	must(t, os.Symlink("/proc/self/environ", link))
+	for _, path := range []string{
+		"/proc/self/mem", "/proc/self/environ", "/proc/thread-self/mem", "/proc/thread-self/maps", link,
+		"/proc/" + strconv.Itoa(os.Getpid()) + "/environ", "/proc/self/task/" + strconv.Itoa(os.Getpid()) + "/environ",
+	} {
+		err := d.client.ReadFile(t.Context(), guestclient.File{Path: path, User: "root"}, io.Discard)
+		if !errs.IsKind(err, errs.PermissionDenied) {
+			t.Errorf("ReadFile(%s) = %v, want permission denied", path, err)
+		}
 	}
 }
 
@@ -210,8 +229,8 @@ func TestFilesHTTP(t *testing.T) {
 	expect("a range that must be packed", resp, unpack(t, resp, text), 200, "0123456789")
 	resp, text = d.call(t, "GET", at("plain"), auth("Accept-Encoding", "identity;q=0, br"), "")
 	expect("no encoding", resp, text, 406, "encoding")
-	resp, text = d.call(t, "GET", "/files?path=/proc/self/comm", auth(), "")
-	expect("a file without a size", resp, text, 200, "guestd")
+	resp, text = d.call(t, "GET", "/files?path=/proc/meminfo", auth(), "")
+	expect("a file without a size", resp, text, 200, "MemTotal")
 	resp, text = d.call(t, "GET", "/files?path=x&username=ghost", auth(), "")
 	expect("unknown user", resp, text, 401, "invalid username: 'ghost'")
 
