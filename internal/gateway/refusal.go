@@ -73,7 +73,7 @@ func refuse(t target, err error) *refusal {
 	case errs.IsKind(err, errs.Exhausted):
 		f.status, f.message = http.StatusTooManyRequests, "The sandbox has too many connections"
 	case errors.Is(err, errDialLimit):
-		f.status, f.port, f.message = http.StatusGatewayTimeout, t.port, "The sandbox's port does not answer"
+		f.status, f.code, f.port, f.message = http.StatusGatewayTimeout, "port_silent", t.port, "The sandbox's port does not answer"
 	case errs.IsKind(err, errs.Unavailable):
 		f.message = "The sandbox's host cannot be reached now"
 	default:

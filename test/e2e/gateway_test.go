@@ -45,7 +45,7 @@ func serving(t *testing.T, w *world.World, server, template string) string {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
-		res, err := http.DefaultClient.Do(toBox(t, w, id, "GET", "/", nil).WithContext(ctx))
+		res, err := http.DefaultClient.Do(toBox(t, w, id, "GET /", nil).WithContext(ctx))
 		if err != nil {
 			t.Fatalf("the server does not come up: %v", err)
 		}
@@ -56,9 +56,11 @@ func serving(t *testing.T, w *world.World, server, template string) string {
 	}
 }
 
-// toBox is a request for the server of a sandbox, by host name.
-func toBox(t *testing.T, w *world.World, id, method, path string, body io.Reader) *http.Request {
+// toBox is a request for the server of a sandbox, by host name; what is method
+// and path.
+func toBox(t *testing.T, w *world.World, id, what string, body io.Reader) *http.Request {
 	t.Helper()
+	method, path, _ := strings.Cut(what, " ")
 	r, err := http.NewRequestWithContext(t.Context(), method, w.URL()+path, body)
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +106,7 @@ func TestGateway(t *testing.T) {
 	t.Run("each answers its own", func(t *testing.T) {
 		for range 3 {
 			for _, id := range []string{one, two} {
-				if status, got := ask(t, toBox(t, w, id, "GET", "/v1/builds", nil)); status != 200 || got != id+" /v1/builds" {
+				if status, got := ask(t, toBox(t, w, id, "GET /v1/builds", nil)); status != 200 || got != id+" /v1/builds" {
 					t.Errorf("%s answers %d %q", id, status, got)
 				}
 			}
@@ -112,7 +114,7 @@ func TestGateway(t *testing.T) {
 	})
 	t.Run("headers", func(t *testing.T) {
 		for _, prefix := range []string{"E2b", "Lehr"} {
-			r := toBox(t, w, one, "GET", "/v1/builds", nil)
+			r := toBox(t, w, one, "GET /v1/builds", nil)
 			r.Host = ""
 			r.Header.Set(prefix+"-Sandbox-Id", two)
 			r.Header.Set(prefix+"-Sandbox-Port", "8080")
@@ -120,7 +122,7 @@ func TestGateway(t *testing.T) {
 				t.Errorf("by %s headers: %d %q", prefix, status, got)
 			}
 		}
-		r := toBox(t, w, one, "GET", "/headers", nil)
+		r := toBox(t, w, one, "GET /headers", nil)
 		r.Header.Set("X-Api-Key", w.Key())
 		r.Header.Set("Authorization", "Bearer "+w.Key())
 		if _, got := ask(t, r); strings.Contains(got, strings.TrimPrefix(w.Key(), "lehr_")) {
@@ -153,26 +155,26 @@ func TestGateway(t *testing.T) {
 		if lines.Err() == nil {
 			t.Error("the stream of a killed sandbox ends cleanly, want it broken")
 		}
-		wantGone(t, toBox(t, w, doomed, "GET", "/", nil), doomed)
+		wantGone(t, toBox(t, w, doomed, "GET /", nil), doomed)
 	})
 	t.Run("agent killed", func(t *testing.T) { gatewayAgentKilled(t, w.In(t), one, two) })
 }
 
 func gatewayRefusals(t *testing.T, w *world.World, id string) {
 	none := "sb" + strings.Repeat("0", 26)
-	wantGone(t, toBox(t, w, none, "GET", "/", nil), none)
-	wantGone(t, toBox(t, w, "nonsense", "GET", "/", nil), "nonsense")
+	wantGone(t, toBox(t, w, none, "GET /", nil), none)
+	wantGone(t, toBox(t, w, "nonsense", "GET /", nil), "nonsense")
 	killed := create(t, w, "minimal").ID
 	w.OK("sandbox", "kill", killed)
-	wantGone(t, toBox(t, w, killed, "POST", "/", strings.NewReader("x")), killed)
+	wantGone(t, toBox(t, w, killed, "POST /", strings.NewReader("x")), killed)
 	for host, want := range map[string]int{"evil.example": 403, "8080-" + id + ".evil.example": 403, "www.localhost": 403} {
-		r := toBox(t, w, id, "GET", "/v1/builds", nil)
+		r := toBox(t, w, id, "GET /v1/builds", nil)
 		r.Host = host
 		if status, text := ask(t, r); status != want || !strings.Contains(text, "host_refused") {
 			t.Errorf("Host %s is answered with %d %s, want %d", host, status, text, want)
 		}
 	}
-	r := toBox(t, w, id, "GET", "/", nil)
+	r := toBox(t, w, id, "GET /", nil)
 	r.Host = "81-" + id + ".localhost"
 	if status, text := ask(t, r); status != 502 || !strings.Contains(text, `"port":81`) {
 		t.Errorf("a closed port is answered with %d %s, want 502 and the port", status, text)
@@ -199,7 +201,7 @@ func gatewayWebSocket(t *testing.T, w *world.World, id string) {
 
 func openEvents(t *testing.T, w *world.World, id string) (*http.Response, *bufio.Scanner) {
 	t.Helper()
-	res, err := http.DefaultClient.Do(toBox(t, w, id, "GET", "/events", nil))
+	res, err := http.DefaultClient.Do(toBox(t, w, id, "GET /events", nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +226,7 @@ func nextEvent(t *testing.T, lines *bufio.Scanner) int {
 // gatewayGuest calls the guest daemon as users do, and as they must not.
 func gatewayGuest(t *testing.T, w *world.World, id string) {
 	call := func(path, token string) (int, string) {
-		r := toBox(t, w, id, "POST", path, strings.NewReader("{}"))
+		r := toBox(t, w, id, "POST "+path, strings.NewReader("{}"))
 		r.Host = "49983-" + id + ".localhost"
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("X-Access-Token", token)
@@ -301,7 +303,7 @@ func gatewayLarge(t *testing.T, w *world.World, id string) {
 	if _, err := io.CopyN(want, mathrand.NewChaCha8([32]byte{}), size); err != nil {
 		t.Fatal(err)
 	}
-	r := toBox(t, w, id, "POST", "/up", io.LimitReader(mathrand.NewChaCha8([32]byte{}), size))
+	r := toBox(t, w, id, "POST /up", io.LimitReader(mathrand.NewChaCha8([32]byte{}), size))
 	r.ContentLength = size
 	begin := time.Now()
 	if status, got := ask(t, r); status != 200 || got != fmt.Sprintf("%d %x <nil>", int64(size), want.Sum(nil)) {
@@ -309,7 +311,7 @@ func gatewayLarge(t *testing.T, w *world.World, id string) {
 	}
 	t.Logf("2 GB up: %.0f MB/s", size/time.Since(begin).Seconds()/1e6)
 	begin = time.Now()
-	res, err := http.DefaultClient.Do(toBox(t, w, id, "GET", fmt.Sprintf("/down?n=%d", int64(size)), nil))
+	res, err := http.DefaultClient.Do(toBox(t, w, id, fmt.Sprintf("GET /down?n=%d", int64(size)), nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +365,7 @@ func gatewayAgentKilled(t *testing.T, w *world.World, one, two string) {
 	defer cancel()
 	for _, id := range []string{one, two} {
 		for {
-			res, err := http.DefaultClient.Do(toBox(t, w, id, "GET", "/", nil).WithContext(ctx))
+			res, err := http.DefaultClient.Do(toBox(t, w, id, "GET /", nil).WithContext(ctx))
 			if err != nil {
 				t.Fatalf("sandbox %s does not answer again: %v", id, err)
 			}
