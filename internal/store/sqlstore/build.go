@@ -97,7 +97,7 @@ type creation struct {
 // buildCreate looks for the key again once the team's other creates are done:
 // a repeated request is never refused for a limit that its first used up.
 func (t tx) buildCreate(ctx context.Context, n store.NewBuild) (creation, error) {
-	a, err := t.lockTeam(ctx, n.TeamID)
+	a, err := t.admit(ctx, n.TeamID)
 	if err != nil {
 		return creation{}, err
 	}

@@ -45,8 +45,19 @@ type account struct {
 	now    int64
 }
 
-// lockTeam waits for the team's other creates. NotFound where there is no such
-// team.
+// admit reads a team's limits, and waits for the team's other creates where it
+// has any that creates count towards. NotFound where there is no such team.
+func (t tx) admit(ctx context.Context, id lehr.TeamID) (account, error) {
+	a, err := t.account(ctx, sqlTeamLook, id)
+	free := a.limits
+	free.RunningBuilds = 0 // which claims count towards
+	if err != nil || free == (lehr.TeamLimits{}) {
+		return a, err
+	}
+	return t.lockTeam(ctx, id)
+}
+
+// lockTeam waits for whoever else holds the team's row.
 func (t tx) lockTeam(ctx context.Context, id lehr.TeamID) (account, error) {
 	return t.account(ctx, sqlTeamLock, id)
 }

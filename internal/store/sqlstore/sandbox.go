@@ -124,7 +124,7 @@ func (r sandboxes) Create(ctx context.Context, n store.NewSandbox) (lehr.Sandbox
 // sandboxCreate looks for the key once the team's other creates are done: a
 // repeated request is never refused for a limit that its first used up.
 func (t tx) sandboxCreate(ctx context.Context, n store.NewSandbox) (lehr.Sandbox, bool, error) {
-	a, err := t.lockTeam(ctx, n.TeamID)
+	a, err := t.admit(ctx, n.TeamID)
 	if err != nil {
 		return lehr.Sandbox{}, false, err
 	}
