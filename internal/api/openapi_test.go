@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"mime"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -126,6 +127,16 @@ func TestDescribedRoutes(t *testing.T) {
 	}
 	slices.Sort(have)
 	slices.Sort(want)
+	page, err := os.ReadFile("../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, route := range have {
+		_, path, _ := strings.Cut(route, " ")
+		if !bytes.Contains(page, []byte(path)) {
+			t.Errorf("docs/api.md has no %s", path)
+		}
+	}
 	if !slices.Equal(have, want) {
 		t.Errorf("served are %v\ndescribed are %v\nsee api/openapi/routes.json", have, want)
 	}

@@ -79,6 +79,9 @@ func (a *app) build(cmd *cobra.Command, f *buildFlags) error {
 	case len(f.secrets) > 0:
 		return usage("--secret is not supported yet")
 	}
+	if a.quiet && !cmd.Flags().Changed("progress") {
+		f.progress = string(progress.Quiet)
+	}
 	mode, err := a.progressTerminal().Choose(f.progress)
 	if err != nil {
 		return usageError{err}

@@ -153,6 +153,9 @@ func TestProgressModes(t *testing.T) {
 	if r := build("--progress", "quiet").ends(ExitOK); r.stderr != "" || !strings.HasPrefix(r.stdout, "ver-") {
 		t.Errorf("quiet: stdout = %q, stderr = %q, want the version and nothing", r.stdout, r.stderr)
 	}
+	if r := build("-q").ends(ExitOK); r.stderr != "" || !strings.HasPrefix(r.stdout, "ver-") {
+		t.Errorf("-q: stdout = %q, stderr = %q, want the version and nothing", r.stdout, r.stderr)
+	}
 	if r := build("--progress", "quiet", "--detach").ends(ExitOK); !strings.HasPrefix(r.stdout, "bld-") || strings.Count(r.stdout, "\n") != 1 {
 		t.Errorf("quiet, detached: stdout = %q, want the id", r.stdout)
 	}
