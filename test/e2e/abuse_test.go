@@ -96,6 +96,7 @@ func testAbusiveSteps(t *testing.T, w *world.World) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			w := w.In(t)
 			b, r := build(t, w, "FROM abuse\n"+tt.recipe, append(tt.args, "-t", "abusive", "--skip-pre-post")...)
 			if tt.name == "kills everything" && b.Status == "failed" && b.Error != nil && b.Error.Code == "step_failed" {

@@ -28,6 +28,7 @@ func cycles() (boxes, builds int) {
 // in it.
 type holdings struct {
 	inventory  string // slots, groups, devices, records and leftovers, counted
+	images     int    // which garbage collection takes away some time later
 	processes  int
 	mounts     int
 	namespaces int // of the network, in use by the world's processes
@@ -82,6 +83,7 @@ func (h holdings) above(before holdings) string {
 	if h.inventory != before.inventory {
 		more = append(more, "inventory "+h.inventory+", before "+before.inventory)
 	}
+	add("images", h.images, before.images, some)
 	add("processes", h.processes, before.processes, 0)
 	add("mounts", h.mounts, before.mounts, 0)
 	add("network namespaces", h.namespaces, before.namespaces, 0)
@@ -128,8 +130,9 @@ func look(t *testing.T, w *world.World) holdings {
 	t.Helper()
 	i := w.Inventory()
 	h := holdings{
-		inventory: fmt.Sprintf("slots %d, sentries %d, groups %d, devices %d, records %d, images %d, snapshots %d, leftovers %d",
-			len(i.Slots), len(i.Sentries), len(i.Groups), len(i.Devices), len(i.Records), len(i.Images), len(i.Snapshots), len(i.Leftovers)),
+		inventory: fmt.Sprintf("slots %d, sentries %d, groups %d, devices %d, records %d, snapshots %d, leftovers %d",
+			len(i.Slots), len(i.Sentries), len(i.Groups), len(i.Devices), len(i.Records), len(i.Snapshots), len(i.Leftovers)),
+		images: len(i.Images),
 		processes: len(w.Processes()), control: opened(w.PID()),
 	}
 	for _, a := range w.Agents() {
