@@ -132,7 +132,7 @@ func look(t *testing.T, w *world.World) holdings {
 	h := holdings{
 		inventory: fmt.Sprintf("slots %d, sentries %d, groups %d, devices %d, records %d, snapshots %d, leftovers %d",
 			len(i.Slots), len(i.Sentries), len(i.Groups), len(i.Devices), len(i.Records), len(i.Snapshots), len(i.Leftovers)),
-		images: len(i.Images),
+		images:    len(i.Images),
 		processes: len(w.Processes()), control: opened(w.PID()),
 	}
 	for _, a := range w.Agents() {
