@@ -15,11 +15,12 @@ import (
 	"github.com/lehr-dev/lehr/test/world"
 )
 
-// callFile reads or writes a file of a sandbox over REST.
-func callFile(t *testing.T, w *world.World, method, id, path, body string) (int, string) {
+// callFile reads or writes a file of a sandbox over REST, target being "METHOD ID".
+func callFile(t *testing.T, w *world.World, target, path, body string) (int, string) {
 	t.Helper()
-	target := w.URL() + "/v1/sandboxes/" + id + "/files?path=" + url.QueryEscape(path)
-	req, err := http.NewRequestWithContext(t.Context(), method, target, strings.NewReader(body))
+	method, id, _ := strings.Cut(target, " ")
+	address := w.URL() + "/v1/sandboxes/" + id + "/files?path=" + url.QueryEscape(path)
+	req, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +49,7 @@ func testSecretsStayAway(t *testing.T, w *world.World) {
 	id := create(t, w, "abuse", "-e", "SECRET="+secrets["env"]).ID
 	w.OK("sandbox", "exec", id, "-e", "SECRET="+secrets["exec-env"], "--", "/bin/sh", "-c", "test -n $SECRET; exit 0")
 	w.OKInput(secrets["stdin"], "sandbox", "exec", id, "-i", "--", "/bin/sh", "-c", "cat > /dev/null")
-	if status, body := callFile(t, w, "PUT", id, "/tmp/secret", secrets["file"]); status/100 != 2 {
+	if status, body := callFile(t, w, "PUT "+id, "/tmp/secret", secrets["file"]); status/100 != 2 {
 		t.Fatalf("PUT = %d %s", status, body)
 	}
 	w.Run("sandbox", "exec", id, "--", "/no/such", secrets["argument"])

@@ -274,11 +274,11 @@ func testOddNames(t *testing.T, w *world.World) {
 		if got := w.OK("sandbox", "exec", id, "--", "/bin/cat", path); got != path {
 			t.Errorf("the file %q holds %q, want its name", name, got)
 		}
-		status, body := callFile(t, w, "GET", id, path, "")
+		status, body := callFile(t, w, "GET "+id, path, "")
 		if status != 200 || body != path {
 			t.Errorf("GET of the file %q = %d %.100q, want its name", name, status, body)
 		}
-		if status, body := callFile(t, w, "PUT", id, path, "new"); status/100 != 2 {
+		if status, body := callFile(t, w, "PUT "+id, path, "new"); status/100 != 2 {
 			t.Errorf("PUT of the file %q = %d %.200s", name, status, body)
 		}
 		if got := w.OK("sandbox", "exec", id, "--", "/bin/cat", path); got != "new" {

@@ -270,7 +270,7 @@ func testBadPaths(t *testing.T, w *world.World) {
 		{name: "a write to the daemon", target: "PUT " + target("?path=/.lehr/lehr-init"), body: "x", status: 403},
 	})
 	// Dots lead nowhere but inside the sandbox.
-	status, body := callFile(t, w, "GET", id, "/../../../../etc/hostname", "")
+	status, body := callFile(t, w, "GET "+id, "/../../../../etc/hostname", "")
 	if status != 200 || body == "" {
 		t.Errorf("dots above the root = %d %q, want the sandbox's own file", status, body)
 	}
