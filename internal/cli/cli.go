@@ -259,8 +259,8 @@ Exit codes: 0 done, 1 your build failed or the request was refused, 2 wrong comm
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.Flags().Bool("version", false, "print the version") // without -v, which is for verbose
 	root.SetVersionTemplate("lehr {{.Version}}\n")
-	// A group runs only to show its help: it has no usage of its own.
-	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { fmt.Fprint(cmd.OutOrStdout(), helpText(cmd)) })
+	root.SetUsageFunc(func(cmd *cobra.Command) error { _, err := fmt.Fprint(cmd.OutOrStderr(), helpText(cmd)); return err })
 	root.AddCommand(
 		a.upCommand(), a.agentCommand(), a.buildCommand(), a.buildsCommand(), a.templatesCommand(),
 		a.runCommand(), a.sandboxCommand(), a.keysCommand(), a.teamsCommand(), a.doctorCommand(), a.completionCommand(), a.versionCommand(),

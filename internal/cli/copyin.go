@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -123,7 +124,7 @@ func (c *copying) uploadFile(ctx context.Context, r io.Reader, at string, mode f
 			c.away(ctx, temp)
 		}
 	}()
-	if err := c.guest.Files.Write(ctx, temp, counted{r, &c.bytes}); err != nil {
+	if err := c.send(ctx, temp, r); err != nil {
 		return err
 	}
 	if mode != 0 && mode != defaultFile {
@@ -137,6 +138,34 @@ func (c *copying) uploadFile(ctx context.Context, r io.Reader, at string, mode f
 	}
 	c.files.Add(1)
 	return nil
+}
+
+// send writes a file in the sandbox. A source that fails, or an interrupt, ends
+// the call in order: were it cut, the guest daemon could make the file after it
+// was removed.
+func (c *copying) send(ctx context.Context, at string, r io.Reader) error {
+	call, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(shortly, cancel) })
+	defer stop()
+	in, out := io.Pipe()
+	hurry := context.AfterFunc(ctx, func() { _ = out.Close() })
+	defer hurry()
+	failed := make(chan error, 1)
+	go func() { // a read of standard input may end with the process only
+		_, err := io.Copy(out, counted{r, &c.bytes})
+		failed <- err
+		_ = out.Close()
+	}()
+	err := c.guest.Files.Write(call, at, in)
+	_ = in.Close()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	return <-failed
 }
 
 // modeList is paths by the mode they get.
@@ -244,11 +273,11 @@ func (t *tree) entry(ctx context.Context, jobs *errgroup.Group, name, at string,
 	if t.staged && mode.Perm() != defaultFile {
 		t.modes[mode.Perm()] = append(t.modes[mode.Perm()], at)
 	}
-	jobs.Go(func() error { return t.send(ctx, name, at, mode.Perm()) })
+	jobs.Go(func() error { return t.file(ctx, name, at, mode.Perm()) })
 	return nil
 }
 
-func (t *tree) send(ctx context.Context, name, at string, mode fs.FileMode) error {
+func (t *tree) file(ctx context.Context, name, at string, mode fs.FileMode) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return localError(err)
@@ -257,7 +286,7 @@ func (t *tree) send(ctx context.Context, name, at string, mode fs.FileMode) erro
 	if !t.staged {
 		return t.uploadFile(ctx, f, at, mode)
 	}
-	if err := t.guest.Files.Write(ctx, at, counted{f, &t.bytes}); err != nil {
+	if err := t.send(ctx, at, f); err != nil {
 		return err
 	}
 	t.files.Add(1)
