@@ -5,6 +5,8 @@ import (
 	"encoding/base32"
 	"encoding/hex"
 	"maps"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -118,13 +120,60 @@ func (w *World) sentrySlots() []string {
 	return slices.Sorted(maps.Keys(slots))
 }
 
+// Sentries lists the sentry processes of this world, those of the pool included.
+func (w *World) Sentries() []Process { return w.matching("lehr-sentry\x00") }
+
+// SlotRecord is the engine's record of a sandbox's slot.
+func (w *World) SlotRecord(sandbox string) string {
+	w.t.Helper()
+	records, _ := filepath.Glob(filepath.Join(w.Data(), "engine", "slots", "*", "slot.json")) // the pattern is well-formed
+	for _, path := range records {
+		if b, err := os.ReadFile(path); err == nil && strings.Contains(string(b), sandbox) {
+			return path
+		}
+	}
+	w.t.Fatalf("no slot of the engine holds sandbox %s", sandbox)
+	return ""
+}
+
+// Device is the host's network device of a sandbox.
+func (w *World) Device(sandbox string) string {
+	w.t.Helper()
+	slot := filepath.Base(filepath.Dir(w.SlotRecord(sandbox)))
+	sum := sha256.Sum256([]byte("lehr lease " + slot))
+	return w.devicePrefix() + hashAlphabet().EncodeToString(sum[:])[:8]
+}
+
+// NetworkTable is the table of this world's network rules.
+func (w *World) NetworkTable() string { return "lehr_" + w.instance() }
+
+// Bystander starts a process that has nothing to do with the world and returns
+// its number; it ends with the test.
+func (w *World) Bystander() int {
+	w.t.Helper()
+	cmd := exec.Command("sleep", "100000")
+	if err := cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return cmd.Process.Pid
+}
+
+// instance names this world's part of the machine's network, as the agent does.
+func (w *World) instance() string {
+	sum := sha256.Sum256([]byte(w.Data()))
+	return hex.EncodeToString(sum[:6])
+}
+
+func hashAlphabet() *base32.Encoding {
+	return base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+}
+
 // devicePrefix begins the names of this world's network devices, as hostnet
 // makes them.
 func (w *World) devicePrefix() string {
-	instance := sha256.Sum256([]byte(w.Data()))
-	sum := sha256.Sum256([]byte("lehr network " + hex.EncodeToString(instance[:6])))
-	alphabet := base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
-	return "lh" + alphabet.EncodeToString(sum[:])[:5]
+	sum := sha256.Sum256([]byte("lehr network " + w.instance()))
+	return "lh" + hashAlphabet().EncodeToString(sum[:])[:5]
 }
 
 // AwaitEnd waits until lehr up has ended by itself, as a failpoint makes it.

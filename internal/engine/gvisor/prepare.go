@@ -86,6 +86,7 @@ func (e *Engine) Prepare(ctx context.Context, spec engine.PrepareSpec) (engine.S
 		Kind:      spec.Kind,
 		Resources: spec.Resources,
 		Labels:    maps.Clone(spec.Labels),
+		Engine:    e.info.Digest,
 	})
 	if err := s.prepare(ctx); err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)

@@ -33,6 +33,7 @@ type record struct {
 	Resources lehr.Resources    `json:"resources"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	Image     lehr.Digest       `json:"image,omitempty"`
+	Engine    lehr.Digest       `json:"engine,omitempty"` // of the sentry file
 	Sentry    processID         `json:"sentry,omitzero"`
 	State     engine.State      `json:"state"`
 	StartedAt time.Time         `json:"started_at,omitzero"`

@@ -56,6 +56,10 @@ func snapshotFiles() []string {
 func (b *sandbox) Snapshot(ctx context.Context, dir string) (engine.SnapshotInfo, error) {
 	var info engine.SnapshotInfo
 	err := b.operate(ctx, func(s *slot, _ engine.State) error {
+		sentry, err := s.engineDigest()
+		if err != nil {
+			return err
+		}
 		if err := s.checkpoint(ctx, dir); err != nil {
 			return err
 		}
@@ -65,7 +69,7 @@ func (b *sandbox) Snapshot(ctx context.Context, dir string) (engine.SnapshotInfo
 		}
 		st := s.status()
 		info = engine.SnapshotInfo{
-			Engine:      b.e.info.Digest,
+			Engine:      sentry,
 			CPUFeatures: b.e.info.CPUFeatures,
 			Image:       s.image(),
 			Resources:   st.Resources,

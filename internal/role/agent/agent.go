@@ -106,6 +106,7 @@ func serve(ctx context.Context, o Options, p *parts) error {
 	}
 	server := hostrpc.NewServer(p.host, o.Log)
 	var work errgroup.Group
+	work.Go(func() error { sweepBin(ctx, p.bin, p.engine, o.Log); return nil })
 	work.Go(func() error {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return errs.Wrap(err, errs.Unavailable, "agent.serve", "the socket cannot be served")

@@ -47,6 +47,7 @@ type parts struct {
 	engine  *gvisor.Engine
 	network *hostnet.Network
 	images  *image.Store
+	bin     string // folder of this release's sentry
 }
 
 // openParts opens everything; after a failure nothing is left open.
@@ -66,6 +67,7 @@ func (p *parts) open(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	p.bin = filepath.Dir(sentry)
 	if p.images, err = image.OpenStore(filepath.Join(o.Data, imagesDir)); err != nil {
 		return err
 	}
