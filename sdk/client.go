@@ -1,8 +1,22 @@
 // Package sdk is the Go client of Lehr's native API: the generated Connect
-// clients with the address, the key and errors in one place.
+// clients with the address, the key and errors in one place, and help where
+// bare calls are clumsy.
 //
 //	c, err := sdk.New(sdk.Options{URL: "http://127.0.0.1:5347", Key: key})
 //	b, err := c.Builds.Get(ctx, connect.NewRequest(&lehrv1.GetBuildRequest{Id: id}))
+//
+// Builds, Templates, Sandboxes, Keys and Teams are the services of the API; every
+// method is documented at its message. Besides there are
+//
+//   - FollowBuild, which shows a build's log to its end, whatever breaks;
+//   - AllBuilds, AllSandboxes and so on, which walk through the pages of a list;
+//   - Guest, which works inside a sandbox: terminals, processes, files;
+//   - Port and PortURL, which reach a server in a sandbox;
+//   - ErrorDetail, which reads the code and the remedy of an error.
+//
+// Calls have no time limit of their own: their context ends them. A create with
+// an idempotency key may be made again after its answer was lost; Broken says
+// after which errors that makes sense.
 package sdk
 
 import (

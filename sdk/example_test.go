@@ -3,6 +3,10 @@ package sdk_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -220,4 +224,110 @@ func ExampleClient_AllSandboxes() {
 	// 1 running
 	// 2 running
 	// 3 running
+}
+
+// Write a file into a sandbox and read it back, through the API. The Files of a
+// Guest do more, and need the gateway.
+func Example_files() {
+	server := startServer()
+	defer server.Close()
+	ctx := context.Background()
+	c, _ := sdk.New(sdk.Options{URL: server.URL, Key: server.Key})
+	box, err := c.Sandboxes.Create(ctx, connect.NewRequest(&lehrv1.CreateSandboxRequest{Template: "minimal"}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	id := box.Msg.GetId()
+
+	up := c.Sandboxes.WriteFile(ctx)
+	// The first message names the file; large ones go in several messages.
+	err = up.Send(&lehrv1.WriteFileRequest{Id: id, Path: "/tmp/note", User: "root", Data: []byte("six times ")})
+	if err == nil {
+		err = up.Send(&lehrv1.WriteFileRequest{Data: []byte("seven\n")})
+	}
+	if _, closeErr := up.CloseAndReceive(); err != nil || closeErr != nil {
+		fmt.Println(err, closeErr)
+		return
+	}
+
+	down, err := c.Sandboxes.ReadFile(ctx, connect.NewRequest(&lehrv1.ReadFileRequest{Id: id, Path: "/tmp/note"}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer down.Close()
+	for down.Receive() {
+		fmt.Printf("%s", down.Msg().GetData())
+	}
+	if err := down.Err(); err != nil { // a file that was cut off never looks whole
+		fmt.Println(err)
+	}
+	// Output: six times seven
+}
+
+// Wait for a server in a sandbox and talk to it through the gateway.
+func ExampleClient_Port() {
+	server := startServer()
+	defer server.Close()
+	ctx := context.Background()
+	c, _ := sdk.New(sdk.Options{URL: server.URL, Key: server.Key})
+	box, err := c.Sandboxes.Create(ctx, connect.NewRequest(&lehrv1.CreateSandboxRequest{Template: "minimal"}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(strings.ReplaceAll(sdk.PortURL(box.Msg, 8000), box.Msg.GetId(), "<id>"))
+
+	inside := c.Port(box.Msg, 8000)
+	for {
+		res, err := inside.Get("http://sandbox/index.html")
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		body, err := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		if res.Header.Get("X-Lehr-Error-Code") == "port_closed" { // nothing listens yet
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		fmt.Printf("%d %s", res.StatusCode, body)
+		break
+	}
+	// Output:
+	// http://8000-<id>.localhost:5347
+	// 200 hello from /index.html
+}
+
+// A Guest works inside one sandbox with terminals, processes and files, as long
+// as the server has a gateway. This example is compiled, not run: it needs a
+// real sandbox.
+func ExampleClient_Guest() {
+	ctx := context.Background()
+	c, err := sdk.New(sdk.Options{URL: os.Getenv("LEHR_URL"), Key: os.Getenv("LEHR_API_KEY")})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	box, err := c.Sandboxes.Create(ctx, connect.NewRequest(&lehrv1.CreateSandboxRequest{Template: "minimal", Timeout: "10m"}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	inside := c.Guest(box.Msg)
+	if err := inside.Files.Write(ctx, "/tmp/numbers", strings.NewReader("3\n1\n2\n")); err != nil {
+		fmt.Println(err)
+		return
+	}
+	stdout, _, exit, err := inside.Processes.Output(ctx, sdk.Command{Args: []string{"sort", "/tmp/numbers"}}, 1<<20)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Printf("%s exit code %d\n", stdout, exit.Code)
 }

@@ -2,18 +2,24 @@ package sdk_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/agent/agenttest"
 	"github.com/lehr-dev/lehr/internal/api"
 	"github.com/lehr-dev/lehr/internal/bus/membus"
+	"github.com/lehr-dev/lehr/internal/errs"
 	"github.com/lehr-dev/lehr/internal/fleet"
+	"github.com/lehr-dev/lehr/internal/lehr"
 	"github.com/lehr-dev/lehr/internal/role/control"
 	"github.com/lehr-dev/lehr/internal/store/sqlstore/lite"
 )
@@ -37,15 +43,27 @@ func startServer() *server {
 	signals := membus.New()
 	host := agenttest.NewHost()
 	host.Run = script
+	inside := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "hello from %s\n", r.URL.Path)
+	}))
+	var asked atomic.Int32
+	host.Connect = func(ctx context.Context, _ lehr.SandboxID, port uint16) (net.Conn, error) {
+		if port != 8000 || asked.Add(1) < 3 { // it takes a moment to start, as servers do
+			return nil, errs.New(errs.Unavailable, "nothing listens on port %d", port).WithCode("port_closed")
+		}
+		return new(net.Dialer).DialContext(ctx, "tcp", inside.Listener.Addr().String())
+	}
+	inside.Start()
 	c := control.New(control.Options{
 		Store: st, Bus: signals, Workers: 2, Embedded: true, Log: slog.New(slog.DiscardHandler),
-		Hosts: []fleet.Member{{Name: "scripted", Dial: func(context.Context) (agent.Agent, error) { return host, nil }}},
+		Gateway: control.Gateway{Domain: "localhost", Scheme: "http", Port: "5347"},
+		Hosts:   []fleet.Member{{Name: "scripted", Dial: func(context.Context) (agent.Agent, error) { return host, nil }}},
 	})
 	s.running.Go(func() { must(c.Run(ctx)) })
 	must(c.WaitHosts(ctx))
 	front := httptest.NewServer(c.Handler())
 	s.URL = front.URL
-	s.closers = []func(){front.Close, func() { _ = signals.Close() }, func() { _ = st.Close() }}
+	s.closers = []func(){front.Close, inside.Close, func() { _ = signals.Close() }, func() { _ = st.Close() }}
 	team, err := st.Accounts().EnsureTeam(ctx, "default")
 	must(err)
 	k, secret := api.NewKey(team.ID, "example", false, time.Now())
