@@ -62,6 +62,12 @@ func (f *fakeSystem) identities() []initd.Identity {
 
 func newDaemon(t *testing.T) *daemon {
 	t.Helper()
+	return newDaemonWith(t, func(*guestd.Options) {})
+}
+
+// newDaemonWith is newDaemon with options that change changes.
+func newDaemonWith(t *testing.T, change func(*guestd.Options)) *daemon {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("SKIP-ENV: the guest daemon's tests need root")
 	}
@@ -76,10 +82,12 @@ func newDaemon(t *testing.T) *daemon {
 	operator := initd.OpenSecret(wire.EnvOperatorSHA256, "", d.spec)
 	reaper := initd.NewReaper()
 	supervisor := process.NewSupervisor(reaper)
-	server := guestd.New(guestd.Options{
+	options := guestd.Options{
 		Version: "v1.2.3", Processes: supervisor, System: d.system, Log: slog.New(slog.DiscardHandler),
 		Secret: operator, Users: account.NewDatabase("/etc/passwd", "/etc/group"),
-	})
+	}
+	change(&options)
+	server := guestd.New(options)
 	var work sync.WaitGroup
 	work.Go(func() { reaper.Run(ctx) })
 	work.Go(func() {

@@ -61,7 +61,8 @@ func (p *pacedWriter) ReadFrom(r io.Reader) (total int64, err error) {
 	return total, err
 }
 
-// pacedBody reads a request that fails once its sender stands still.
+// pacedBody reads a request that fails once its sender stands still. The limit
+// stays for what the server skips of the body; the next request has its own.
 type pacedBody struct {
 	body    io.Reader
 	control *http.ResponseController
@@ -71,8 +72,6 @@ type pacedBody struct {
 func (s *Server) paceBody(w http.ResponseWriter, r *http.Request) *pacedBody {
 	return &pacedBody{body: r.Body, control: http.NewResponseController(w), limit: s.stall()}
 }
-
-func (p *pacedBody) done() { _ = p.control.SetReadDeadline(time.Time{}) }
 
 // Read implements io.Reader.
 func (p *pacedBody) Read(b []byte) (int, error) {

@@ -50,9 +50,7 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) {
 	u := uploadRequest{
 		user: user, target: target, hasTarget: q.Get("path") != "", metadata: metadataOf(r.Header), seen: map[string]bool{},
 	}
-	paced := s.paceBody(w, r)
-	defer paced.done()
-	if err := u.receive(r.Header, paced); err != nil {
+	if err := u.receive(r.Header, s.paceBody(w, r)); err != nil {
 		fail(w, err)
 		return
 	}
