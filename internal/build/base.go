@@ -114,12 +114,18 @@ func triedToo(tried string, err error) error {
 		return err
 	}
 	e := errs.New(errs.KindOf(err), "%s, and %s", tried, safeMessage(err)).WithCode(errs.CodeOf(err))
-	e.Remedy = remedyOf(err)
+	if e.Remedy = remedyOf(err); e.Remedy == "" {
+		e.Remedy = "see lehr templates ls"
+	}
 	return e
 }
 
-// aboutBase reports whether an error of resolveBase is the request's.
-func aboutBase(err error) bool {
+// aboutBase reports whether an error of resolveBase is the request's. So is a
+// registry out of reach where the name may as well be a mistyped template's.
+func aboutBase(err error, named recipe.BaseRef) bool {
+	if errs.CodeOf(err) == CodeRegistryUnreachable {
+		return named.Template.Name != ""
+	}
 	switch errs.KindOf(err) {
 	case errs.NotFound, errs.PermissionDenied, errs.Invalid, errs.Unsupported:
 		return true

@@ -115,7 +115,7 @@ func (s *BuildService) newBuild(ctx context.Context, p CreateParams) (store.NewB
 		base, baseErr = s.resolveBase(ctx, p.TeamID, named, login)
 		spec.BaseTemplate, spec.BaseImage = base.shown, base.image
 	}
-	if aboutBase(baseErr) {
+	if aboutBase(baseErr, named) {
 		c.fail("base_template", errs.CodeOf(baseErr), remedyOf(baseErr), "%s", safeMessage(baseErr))
 	}
 	total := c.plan(&spec, parsed, base.config)

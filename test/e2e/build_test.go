@@ -164,7 +164,7 @@ func testRefusals(t *testing.T, w *world.World) {
 		{"ADD", "ADD a b", "ADD"},
 		{"multi-stage", "FROM minimal AS a\nRUN true\nFROM minimal", "FROM"},
 		{"mount", "RUN --mount=type=cache,target=/x true", "--mount"},
-		{"registry image", "FROM registry.example/x/y:1\nRUN true", "image of a registry"},
+		{"private registry", "FROM 10.0.0.1/x/y:1\nRUN true", "10.0.0.1:443 has a private address"},
 		{"unknown instruction", "RUN true\nFETCH x", "FETCH"},
 		{"zero interval", "RUN true\nHEALTHCHECK --interval=0s true", "interval"},
 		{"unknown base", "FROM nosuchbase\nRUN true", "nosuchbase"},
