@@ -145,6 +145,8 @@ func (h *Host) make(ctx context.Context, s *sandbox, r agent.CreateSandbox) erro
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.guest = guest
+	s.rec.ExpiresAt = h.expiry(r.TTL) // from when it can be used, however long its start took
+	h.nudge()
 	if context.Cause(ctx) != nil || !h.setStateLocked(s, lehr.SandboxRunning, "", "") {
 		return errDestroyed
 	}

@@ -102,8 +102,11 @@ func (h *Host) due() (expired, forgotten []*sandbox, next time.Time) {
 	now := h.clock.Now()
 	for _, s := range h.sandboxes {
 		at := s.rec.ExpiresAt
-		if !s.rec.State.Live() {
+		switch {
+		case !s.rec.State.Live():
 			at = s.rec.EndedAt.Add(retention)
+		case s.rec.State == lehr.SandboxCreating:
+			at = time.Time{} // its time begins when it runs
 		}
 		switch {
 		case s.dying || at.IsZero():

@@ -14,6 +14,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/engine"
 	"github.com/lehr-dev/lehr/internal/engine/fake"
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/failpoint"
 	"github.com/lehr-dev/lehr/internal/host/hosttest"
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
@@ -317,6 +318,35 @@ func TestTimeToLive(t *testing.T) {
 		t.Errorf("DestroySandbox(expired) = %v", err)
 	}
 	wantNothing(t, b)
+}
+
+// A start that takes longer than the time-to-live does not use it up.
+func TestTimeToLiveBeginsWithTheSandbox(t *testing.T) {
+	t.Parallel()
+	now := clock.NewFake(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	b := hosttest.New(t, hosttest.Options{Clock: now})
+	points := failpoint.NewSet()
+	slow := points.Arm(failpoint.HostCreateAfterStart, failpoint.Pause, 1)
+	r := hosttest.Request(b.Minimal(t))
+	r.TTL = time.Minute
+	made := make(chan error, 1)
+	go func() {
+		_, err := b.CreateSandbox(failpoint.With(t.Context(), points), r)
+		made <- err
+	}()
+	<-slow.Reached()
+	now.Advance(time.Hour)
+	slow.Resume()
+	if err := <-made; err != nil {
+		t.Fatalf("CreateSandbox() = %v, want nil after a slow start", err)
+	}
+	if sb, err := b.GetSandbox(t.Context(), r.ID); err != nil || !sb.ExpiresAt.Equal(now.Now().Add(time.Minute)) {
+		t.Errorf("the sandbox ends at %v, %v, want in a minute", sb.ExpiresAt, err)
+	}
+	now.Advance(time.Minute)
+	if sb := awaitState(t, b, r.ID, lehr.SandboxKilled); sb.Reason != lehr.ReasonTTL {
+		t.Errorf("an expired sandbox is %+v, want reason ttl", sb)
+	}
 }
 
 func TestPause(t *testing.T) {

@@ -291,7 +291,7 @@ func awaitStatus(t *testing.T, w *world.World, id, status string) built {
 
 func testTimeout(t *testing.T, w *world.World) {
 	var s limited
-	send(t, w, "POST /v1/sandboxes", `{"template":"minimal","timeout":"1s"}`).into(t, 201, &s)
+	send(t, w, "POST /v1/sandboxes", `{"template":"minimal","timeout":"10m"}`).into(t, 201, &s)
 	send(t, w, "POST /v1/sandboxes/"+s.ID+"/timeout", `{"timeout":"1h"}`).into(t, 200, &s)
 	first := *s.ExpiresAt
 	send(t, w, "POST /v1/sandboxes/"+s.ID+"/timeout", `{"timeout":"0"}`).into(t, 200, &s)
