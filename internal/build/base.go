@@ -115,7 +115,7 @@ func triedToo(tried string, err error) error {
 	}
 	e := errs.New(errs.KindOf(err), "%s, and %s", tried, safeMessage(err)).WithCode(errs.CodeOf(err))
 	if e.Remedy = remedyOf(err); e.Remedy == "" {
-		e.Remedy = "see lehr templates ls"
+		e.Remedy = remedy(errs.CodeOf(err))
 	}
 	return e
 }
@@ -156,6 +156,7 @@ func (c *checker) login() agent.RegistryAuth {
 	case a == (agent.RegistryAuth{}):
 	case a.Token != "" && a.Username+a.Password != "", a.Token == "" && (a.Username == "" || a.Password == ""):
 		c.fail(field, code, "", "wants user name and password, or a token alone")
+		return agent.RegistryAuth{}
 	}
 	return a
 }

@@ -144,6 +144,8 @@ func remedy(code string) string {
 		return "do not end or stop process 1 or what runs under /.lehr"
 	case CodeBaseMissing:
 		return "name a base that exists"
+	case CodeBaseNotFound:
+		return "see lehr templates ls, or look at the image's name"
 	case CodeBaseInvalid:
 		return "use another image, or another tag of it"
 	case CodeRegistryDenied:
