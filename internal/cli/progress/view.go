@@ -164,8 +164,13 @@ func (v View) mark(s *stage) (mark, color string) {
 func (v View) waiting(m *Model, at time.Time, width int) []string {
 	s := &stage{phase: "preparing", begun: m.lastAt}
 	said := m.last
-	if m.build.GetStatus() == statusPending {
+	switch {
+	case m.build.GetStatus() == statusPending:
 		s.phase, s.begun, said = "waiting for a worker", m.build.GetCreatedAt().AsTime(), ""
+	case strings.HasPrefix(said, "image "):
+		s.phase = "starting a sandbox of the image"
+	case m.next > 0: // between two steps there is nothing else that takes time
+		s.phase, said = "making the image", ""
 	}
 	if s.begun.IsZero() {
 		s.begun = at

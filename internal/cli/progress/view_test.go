@@ -117,6 +117,10 @@ func scenes() map[string]*scene {
 	return map[string]*scene{
 		"queued":    newScene(nil).state("pending").after(7 * time.Second),
 		"preparing": newScene(nil).state("pending").after(2*time.Second).state("running").line("pre-build", 0, "system", "making the base minimal, which is done once and takes about half a minute, on host h").after(90 * time.Second),
+		"flattening": newScene(nil).state("running").line("recipe", 1, "system", "RUN x").state("running", step(1, "recipe", "success", 900, "RUN x")).
+			line("recipe", 1, "system", "done after 900ms").after(5 * time.Second),
+		"booting": newScene(nil).state("running").line("recipe", 1, "system", "RUN x").state("running", step(1, "recipe", "success", 900, "RUN x")).
+			line("recipe", 1, "system", "image sha256:ab: 135.0 MB in 2.1s").after(5 * time.Second),
 		"running":   output(running()).after(9 * time.Second),
 		"failed":    failed.state("failed", steps(bad)...),
 		"cancelled": output(running()).after(8*time.Second).state("cancelled", steps(step(4, "recipe", "cancelled", 4000, "RUN make\n  install"))...),
