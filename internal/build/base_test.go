@@ -189,7 +189,8 @@ func TestCreateRefusesImages(t *testing.T) {
 			}
 		}
 		// The recipe's own problems are said with the base's.
-		p := w.request("FROM ghcr.io/me/none", "BOGUS")
+		p := w.request("BOGUS")
+		p.BaseTemplate = "ghcr.io/me/none"
 		_, _, err := w.svc.Create(w.ctx(), p)
 		var problems recipe.Problems
 		w.host().Hook = nil
