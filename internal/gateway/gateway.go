@@ -82,6 +82,9 @@ func New(o Options) *Gateway {
 		ModifyResponse: func(res *http.Response) error {
 			h := hopOf(res.Request.Context())
 			cleanResponse(res.Header, h.host, h.target)
+			if res.StatusCode != http.StatusSwitchingProtocols {
+				h.body.endConnection(res.Header)
+			}
 			return nil
 		},
 		ErrorHandler: g.fail, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
@@ -115,7 +118,7 @@ func (g *Gateway) Handler(next http.Handler) http.Handler {
 		case !ours:
 			next.ServeHTTP(w, r)
 		case refused != nil:
-			refused.write(w)
+			refused.dismiss(w)
 		default:
 			g.serve(w, r, t)
 		}
@@ -130,24 +133,30 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, t target) {
 		if f.status >= http.StatusInternalServerError && f.status != http.StatusBadGateway {
 			httpkit.LogError(r.Context(), g.o.Log, "gateway", err)
 		}
-		f.write(w)
+		f.dismiss(w)
 		return
 	}
 	switch {
 	case r.Method == http.MethodConnect:
-		(&refusal{status: http.StatusMethodNotAllowed, id: t.id, code: "method_refused", message: "CONNECT is not served"}).write(w)
+		(&refusal{status: http.StatusMethodNotAllowed, id: t.id, code: "method_refused", message: "CONNECT is not served"}).dismiss(w)
 		return
 	case t.port == guestPort && !guestRoute(r):
-		(&refusal{status: http.StatusNotFound, id: t.id, port: t.port, code: "not_found", message: "The guest daemon has no such route for users"}).write(w)
+		(&refusal{status: http.StatusNotFound, id: t.id, port: t.port, code: "not_found", message: "The guest daemon has no such route for users"}).dismiss(w)
 		return
 	case !g.enter(t.id):
-		refuse(t, errs.New(errs.Exhausted, "requests").WithCode("requests_exhausted")).write(w)
+		refuse(t, errs.New(errs.Exhausted, "requests").WithCode("requests_exhausted")).dismiss(w)
 		return
 	}
 	defer g.leave(t.id)
 	// Servers may answer before they have read a request to its end.
 	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 always does
-	g.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), hopKey{}, hop{target: t, ports: ports, host: r.Host})))
+	h := hop{target: t, ports: ports, host: r.Host}
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		h.body = &watchedBody{ReadCloser: r.Body}
+		r.Body = h.body
+		defer h.body.leave(w)
+	}
+	g.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), hopKey{}, h)))
 }
 
 func (g *Gateway) enter(id lehr.SandboxID) bool {
@@ -187,7 +196,8 @@ func guestRoute(r *http.Request) bool {
 type hop struct {
 	target target
 	ports  agent.Ports
-	host   string // that the client named
+	host   string       // that the client named
+	body   *watchedBody // nil: none, or not over HTTP/1
 }
 
 type hopKey struct{}
@@ -238,7 +248,9 @@ func (g *Gateway) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // the client is gone
 	}
-	t := hopOf(r.Context()).target
+	h := hopOf(r.Context())
+	t := h.target
+	h.body.endConnection(w.Header())
 	g.o.Log.DebugContext(r.Context(), "a sandbox did not answer", "sandbox", t.id, "port", t.port, "error", err)
 	g.broken(r.Context(), t, err).write(w)
 }

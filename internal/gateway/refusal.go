@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/lehr-dev/lehr/internal/errs"
+	"github.com/lehr-dev/lehr/internal/httpkit"
 	"github.com/lehr-dev/lehr/internal/lehr"
 )
 
@@ -52,6 +53,12 @@ func (f *refusal) write(w http.ResponseWriter) {
 		id = id[:maxShown]
 	}
 	_ = json.NewEncoder(w).Encode(body{SandboxID: id, Message: f.message, Code: f.status, Port: f.port, ErrorCode: f.code}) // a client that is gone gets nothing
+}
+
+// dismiss answers a request of which nothing was read.
+func (f *refusal) dismiss(w http.ResponseWriter) {
+	httpkit.Dismiss(w)
+	f.write(w)
 }
 
 func notFound(t target) *refusal {

@@ -315,3 +315,39 @@ func TestDialErrorsKeepTheirMeaning(t *testing.T) {
 		}
 	}
 }
+
+// A client that never ends the body of a request that was answered keeps
+// nothing, and what it sends later is no request.
+func TestBodiesThatNobodyWantsAreNotAwaited(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.serve(func(rw http.ResponseWriter, _ *http.Request) {
+		_ = http.NewResponseController(rw).EnableFullDuplex() // else it waits for the body itself
+		rw.WriteHeader(http.StatusTeapot)
+		_ = http.NewResponseController(rw).Flush()
+	})
+	for what, host := range map[string]string{
+		"unknown": hostOf(lehr.NewSandboxID(), 8080), "malformed": hostOf("x", 8080), "answered early": hostOf(id, 8080), "closed port": hostOf(id, 81),
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", w.server.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: 1000\r\n\r\nx", host)
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil) // the server reads on before it answers
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, res.Body); err != nil {
+				t.Error(err)
+			}
+			_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") // it may be closed already
+			if n, err := conn.Read(make([]byte, 1)); err == nil {                    // the test's limit ends one that waits for ever
+				t.Errorf("%d bytes more, want the connection closed", n)
+			}
+		})
+	}
+}

@@ -81,6 +81,7 @@ func (w *world) listen(id lehr.SandboxID, port uint16, h http.HandlerFunc) {
 	s.Config.Protocols = new(http.Protocols)
 	s.Config.Protocols.SetHTTP1(true)
 	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	s.Start()
 	w.t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
 	w.mu.Lock()
