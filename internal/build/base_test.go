@@ -189,11 +189,11 @@ func TestCreateRefusesImages(t *testing.T) {
 			}
 		}
 		// The recipe's own problems are said with the base's.
+		w.host().Hook = nil
 		p := w.request("BOGUS")
 		p.BaseTemplate = "ghcr.io/me/none"
 		_, _, err := w.svc.Create(w.ctx(), p)
 		var problems recipe.Problems
-		w.host().Hook = nil
 		if !errors.As(err, &problems) || len(problems) != 2 {
 			t.Errorf("Create() = %v, want two problems", err)
 		}
