@@ -163,3 +163,45 @@ func TestKeepalive(t *testing.T) {
 		t.Errorf("the stream ended with %v, want a keepalive", stream.Err())
 	}
 }
+
+// A list tells arguments as long as they are not too much; of several processes
+// with one tag the last is meant, and a tag is a name and not a text.
+func TestListAndTags(t *testing.T) {
+	t.Parallel()
+	ctx, u := patient(t), initialised(t).user(t)
+	tag := "twice"
+	var last uint32
+	for range 30 {
+		req := script("read line")
+		req.Tag = &tag
+		for range 2 {
+			req.Process.Args = append(req.Process.Args, strings.Repeat("x", 100_000))
+		}
+		last, _ = u.start(t, ctx, req)
+	}
+	list, err := u.processes.List(ctx, connect.NewRequest(&process.ListRequest{}))
+	must(t, err)
+	size, full := 0, 0
+	for _, p := range list.Msg.GetProcesses() {
+		for _, arg := range p.GetConfig().GetArgs() {
+			size += len(arg)
+		}
+		if len(p.GetConfig().GetArgs()) > 0 {
+			full++
+		}
+	}
+	if n := len(list.Msg.GetProcesses()); n != 30 || full == 0 || size > 2<<20 {
+		t.Errorf("List tells %d processes, %d with arguments, of %d bytes; want 30, some, and at most 2 MiB", n, full, size)
+	}
+	if pid, _ := u.connect(t, ctx, byTag(tag)); pid != last {
+		t.Errorf("Connect by a tag of several = process %d, want the last, %d", pid, last)
+	}
+	req := script("true")
+	long := strings.Repeat("x", 257)
+	req.Tag = &long
+	stream, err := u.processes.Start(ctx, connect.NewRequest(req))
+	must(t, err)
+	if stream.Receive() || connect.CodeOf(stream.Err()) != connect.CodeInvalidArgument {
+		t.Errorf("Start with a tag of 257 bytes = %v, want invalid argument", stream.Err())
+	}
+}

@@ -22,14 +22,20 @@ type processService struct {
 	server *Server
 }
 
+// maxList is how much of arguments and environments one list tells, in bytes.
+// What is more are processes without them: a sandbox's user may have started
+// thousands with megabytes each.
+const maxList = 2 << 20
+
 // List returns the processes that were started here and still run.
 func (s *processService) List(context.Context, *connect.Request[rpc.ListRequest]) (*connect.Response[rpc.ListResponse], error) {
 	answer := &rpc.ListResponse{}
+	left := maxList
 	for _, p := range s.server.opt.Processes.List() {
 		dir := text(p.Spec.Dir)
-		info := &rpc.ProcessInfo{
-			Pid:    uint32(p.PID),
-			Config: &rpc.ProcessConfig{Cmd: p.Spec.Command, Args: p.Spec.Args, Envs: p.Spec.Extra, Cwd: &dir},
+		info := &rpc.ProcessInfo{Pid: uint32(p.PID), Config: &rpc.ProcessConfig{Cmd: p.Spec.Command, Cwd: &dir}}
+		if left -= specSize(p.Spec); left >= 0 {
+			info.Config.Args, info.Config.Envs = p.Spec.Args, p.Spec.Extra
 		}
 		if p.Spec.Tag != "" {
 			info.Tag = &p.Spec.Tag
@@ -38,6 +44,19 @@ func (s *processService) List(context.Context, *connect.Request[rpc.ListRequest]
 	}
 	return connect.NewResponse(answer), nil
 }
+
+func specSize(spec process.Spec) (n int) {
+	for _, arg := range spec.Args {
+		n += len(arg)
+	}
+	for name, value := range spec.Extra {
+		n += len(name) + len(value)
+	}
+	return n
+}
+
+// maxTag bounds a process's name, in bytes.
+const maxTag = 256
 
 // Start starts a process and streams its events. The process outlives the
 // stream unless the request says otherwise; see package wire for how.
@@ -208,6 +227,9 @@ func (s *Server) spec(h http.Header, req *rpc.StartRequest) (process.Spec, error
 	user, err := s.userOf(h, "", init)
 	if err != nil {
 		return process.Spec{}, err
+	}
+	if len(req.GetTag()) > maxTag {
+		return process.Spec{}, errs.New(errs.Invalid, "the tag has %d bytes, and %d is the most", len(req.GetTag()), maxTag).WithField("tag")
 	}
 	config := req.GetProcess()
 	dir, err := files.Resolve(config.GetCwd(), init.DefaultWorkdir, user.Home)

@@ -16,6 +16,7 @@ type Process struct {
 	PID  int
 	Spec Spec
 
+	order    uint64 // among those of its supervisor; set before anybody knows it
 	children children
 	stdio    *stdio
 	hub      *hub

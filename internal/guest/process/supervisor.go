@@ -52,6 +52,7 @@ type Supervisor struct {
 
 	mu      sync.Mutex
 	running map[int]*Process
+	started uint64 // how many were ever
 	closed  bool
 	work    sync.WaitGroup // readers and waiters of all processes
 }
@@ -88,6 +89,8 @@ func (s *Supervisor) Start(spec Spec) (*Process, *Subscription, error) {
 	}
 	p := newProcess(spec, pid, stdio, s.children)
 	sub := p.hub.subscribe()
+	s.started++
+	p.order = s.started
 	s.running[pid] = p
 	s.work.Go(func() { s.follow(p, ended) })
 	return p, sub, nil
@@ -137,7 +140,8 @@ func (s *Supervisor) List() []*Process {
 	return list
 }
 
-// Find returns a running process. Errors: NotFound with code "process_unknown".
+// Find returns a running process; of several with one tag, the one started
+// last. Errors: NotFound with code "process_unknown".
 func (s *Supervisor) Find(sel Selector) (*Process, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,12 +151,16 @@ func (s *Supervisor) Find(sel Selector) (*Process, error) {
 		}
 		return nil, unknownProcess("process with pid %d not found", sel.PID)
 	}
+	var found *Process
 	for _, p := range s.running {
-		if sel.Tag != "" && p.Spec.Tag == sel.Tag {
-			return p, nil
+		if sel.Tag != "" && p.Spec.Tag == sel.Tag && (found == nil || p.order > found.order) {
+			found = p
 		}
 	}
-	return nil, unknownProcess("process with tag '%s' not found", sel.Tag)
+	if found == nil {
+		return nil, unknownProcess("process with tag '%s' not found", sel.Tag)
+	}
+	return found, nil
 }
 
 func unknownProcess(format string, args ...any) error {
