@@ -323,11 +323,22 @@ func gatewayLarge(t *testing.T, w *world.World, id string) {
 	t.Logf("2 GB down: %.0f MB/s", size/time.Since(begin).Seconds()/1e6)
 	for i, pid := range pids {
 		after := peakKB(t, pid)
-		t.Logf("peak memory of process %d: %d KB, before %d KB", pid, after, before[i])
+		t.Logf("peak memory of process %d: %d KB, before %d KB; clock ticks of CPU time in its life: %s", pid, after, before[i], ticks(t, pid))
 		if after-before[i] > growth {
 			t.Errorf("process %d grew from %d to %d KB under a body of 2 GB", pid, before[i], after)
 		}
 	}
+}
+
+// ticks are the user and system time of a process, in hundredths of a second.
+func ticks(t *testing.T, pid int) string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	return fields[11] + " + " + fields[12]
 }
 
 // peakKB is the most memory that a process has ever had.
