@@ -116,12 +116,20 @@ func (c *Client) each(ctx context.Context, ref lehr.ImageRef, login Login, do fu
 			WithRemedy("who runs Lehr can name it in the registries file")
 	}
 	if mirror != "" && login == (Login{}) {
-		err := c.at(ctx, known, ref, mirror, login, do)
+		err := c.at(ctx, target{known, ref, mirror, login}, do)
 		if err == nil || ctx.Err() != nil || !elsewhere(err) {
 			return err
 		}
 	}
-	return c.at(ctx, known, ref, ref.Registry, login, do)
+	return c.at(ctx, target{known, ref, ref.Registry, login}, do)
+}
+
+// target is what is asked of whom.
+type target struct {
+	known Registries
+	ref   lehr.ImageRef
+	host  string // the reference's registry or its mirror
+	login Login
 }
 
 // elsewhere reports whether another registry may do better.
@@ -134,17 +142,17 @@ func elsewhere(err error) bool {
 }
 
 // at does what is asked at one host, again where that may help.
-func (c *Client) at(ctx context.Context, known Registries, ref lehr.ImageRef, host string, login Login, do func(context.Context, *session) error) error {
-	if login == (Login{}) && known.Login != nil {
-		own, err := known.Login(host)
+func (c *Client) at(ctx context.Context, t target, do func(context.Context, *session) error) error {
+	if t.login == (Login{}) && t.known.Login != nil {
+		own, err := t.known.Login(t.host)
 		if err != nil {
-			return errs.Wrap(err, errs.Unavailable, "oci.login", "the host's own login for "+host+" cannot be read").WithCode(CodeUnreachable)
+			return errs.Wrap(err, errs.Unavailable, "oci.login", "the host's own login for "+t.host+" cannot be read").WithCode(CodeUnreachable)
 		}
-		login = own
+		t.login = own
 	}
 	pause := c.o.Pause
 	for try := 1; ; try++ {
-		err := c.once(ctx, known, ref, host, login, do)
+		err := c.once(ctx, t, do)
 		var again *temporary
 		if !errors.As(err, &again) {
 			return err
@@ -159,9 +167,9 @@ func (c *Client) at(ctx context.Context, known Registries, ref lehr.ImageRef, ho
 	}
 }
 
-func (c *Client) once(ctx context.Context, known Registries, ref lehr.ImageRef, host string, login Login, do func(context.Context, *session) error) error {
+func (c *Client) once(ctx context.Context, t target, do func(context.Context, *session) error) error {
 	answer, done := limited(ctx, c.o.Answer)
-	s, err := open(answer, known, ref, host, login)
+	s, err := open(answer, t)
 	done()
 	if err != nil {
 		return err

@@ -243,9 +243,9 @@ func TestFolder(t *testing.T) {
 	}
 	wantSays(t, s, made, "here")
 	_, err = Folder{Path: dir, Name: "two"}.Import(t.Context(), s, digest, image.Limits{})
-	wantError(t, "Import(another digest)", err, errs.NotFound, CodeNotFound, "holds")
+	wantError(t, "Import(another digest)", err, wanted{errs.NotFound, CodeNotFound, "holds"})
 	_, _, err = Folder{Path: filepath.Join(dir, "none")}.Resolve()
-	wantError(t, "Resolve(no folder)", err, errs.NotFound, CodeNotFound, "is not the folder")
+	wantError(t, "Resolve(no folder)", err, wanted{errs.NotFound, CodeNotFound, "is not the folder"})
 	layers, err := here.Layers()
 	if err != nil {
 		t.Fatal(err)

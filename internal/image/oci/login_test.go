@@ -66,7 +66,7 @@ func TestLogin(t *testing.T) {
 				}
 				continue
 			}
-			wantError(t, name+", "+who+": Resolve()", err, errs.PermissionDenied, CodeDenied, "does not give")
+			wantError(t, name+", "+who+": Resolve()", err, wanted{errs.PermissionDenied, CodeDenied, "does not give"})
 			if strings.Contains(fmt.Sprintf("%+v %v", err, err), "canary") {
 				t.Errorf("%s, %s: the error repeats the password: %v", name, who, err)
 			}
@@ -83,7 +83,7 @@ func TestLogin(t *testing.T) {
 			t.Errorf("%s: Resolve(own login) = %v", name, err)
 		}
 		_, err := client(known).Resolve(t.Context(), ref, Login{Username: "other", Password: "x"})
-		wantError(t, name+": Resolve(caller's login)", err, errs.PermissionDenied, CodeDenied, "this login")
+		wantError(t, name+": Resolve(caller's login)", err, wanted{errs.PermissionDenied, CodeDenied, "this login"})
 	}
 }
 
@@ -110,7 +110,7 @@ func TestLoginStaysAtTheRegistry(t *testing.T) {
 		s.answer(gate("me", "pass-canary", "http://"+host+"/token"))
 		other.answer(gate("me", "pass-canary", ""))
 		_, err := known.Resolve(t.Context(), ref, login)
-		wantError(t, "Resolve(token server elsewhere)", err, errs.PermissionDenied, CodeForbidden, "")
+		wantError(t, "Resolve(token server elsewhere)", err, wanted{errs.PermissionDenied, CodeForbidden, ""})
 	}
 	if len(other.requests("")) > 0 {
 		t.Error("the token server of somebody else was asked")
@@ -157,7 +157,7 @@ func TestPrivateAddressesAreRefused(t *testing.T) {
 		"[::1]:5000", "[fe80::1]", "[fd00:ec2::254]", "0.0.0.0:80", "[::ffff:127.0.0.1]:5000", "[64:ff9b::7f00:1]", "168.63.129.16",
 	} {
 		_, err := nobody.Resolve(t.Context(), lehr.ImageRef{Registry: host, Repository: "x", Tag: "y"}, Login{})
-		wantError(t, "Resolve("+host+")", err, errs.PermissionDenied, CodeForbidden, "has a private address")
+		wantError(t, "Resolve("+host+")", err, wanted{errs.PermissionDenied, CodeForbidden, "has a private address"})
 	}
 	if all := s.requests("/v2/"); len(all) > 3 { // ours: the push
 		for _, r := range all {
@@ -168,11 +168,11 @@ func TestPrivateAddressesAreRefused(t *testing.T) {
 	}
 	// Listed, but neither private nor without encryption.
 	_, err := client(Registries{Hosts: map[string]Registry{s.host: {}}}).Resolve(t.Context(), ref, Login{})
-	wantError(t, "Resolve(listed, not private)", err, errs.PermissionDenied, CodeForbidden, "has a private address")
+	wantError(t, "Resolve(listed, not private)", err, wanted{errs.PermissionDenied, CodeForbidden, "has a private address"})
 	_, err = client(Registries{Hosts: map[string]Registry{s.host: {Private: true}}}).Resolve(t.Context(), ref, Login{})
-	wantError(t, "Resolve(no plain_http)", err, errs.Unavailable, CodeUnreachable, "cannot be reached")
+	wantError(t, "Resolve(no plain_http)", err, wanted{errs.Unavailable, CodeUnreachable, "cannot be reached"})
 	_, err = client(Registries{OnlyListed: true}).Resolve(t.Context(), s.ref("base:x"), Login{})
-	wantError(t, "Resolve(only listed)", err, errs.PermissionDenied, CodeForbidden, "not one of those")
+	wantError(t, "Resolve(only listed)", err, wanted{errs.PermissionDenied, CodeForbidden, "not one of those"})
 	// The registry is listed; where it leads is not.
 	inner.answer(nil)
 	for _, target := range []string{inner.server.URL, "https://" + inner.host, "http://169.254.169.254", "https://10.1.2.3"} {
@@ -184,7 +184,7 @@ func TestPrivateAddressesAreRefused(t *testing.T) {
 			return false
 		})
 		_, err := s.client().Resolve(t.Context(), ref, Login{})
-		wantError(t, "Resolve(redirect to "+target+")", err, errs.PermissionDenied, CodeForbidden, "")
+		wantError(t, "Resolve(redirect to "+target+")", err, wanted{errs.PermissionDenied, CodeForbidden, ""})
 		s.answer(func(w http.ResponseWriter, _ *http.Request) bool {
 			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q,service="x"`, target+"/token"))
 			w.WriteHeader(http.StatusUnauthorized)

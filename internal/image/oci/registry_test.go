@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/compression"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
@@ -145,7 +146,7 @@ func TestResolveRefuses(t *testing.T) {
 		"no json":        {put("no:x", string(types.OCIManifestSchema1), `nothing`), errs.Invalid, "invalid", "cannot be read"},
 	} {
 		_, err := c.Resolve(t.Context(), tt.ref, Login{})
-		wantError(t, name+": Resolve()", err, tt.kind, tt.code, tt.part)
+		wantError(t, name+": Resolve()", err, wanted{tt.kind, tt.code, tt.part})
 	}
 	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.Contains(r.URL.Path, "/manifests/") {
@@ -155,7 +156,7 @@ func TestResolveRefuses(t *testing.T) {
 		return true
 	})
 	_, err = c.Resolve(t.Context(), good, Login{})
-	wantError(t, "Resolve(endless manifest)", err, errs.Invalid, "invalid", "more than")
+	wantError(t, "Resolve(endless manifest)", err, wanted{errs.Invalid, "invalid", "more than"})
 	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.Contains(r.URL.Path, "/manifests/") {
 			return false
@@ -164,10 +165,10 @@ func TestResolveRefuses(t *testing.T) {
 		return true
 	})
 	_, err = c.Resolve(t.Context(), good.Pinned(digestOf(t, here)), Login{})
-	wantError(t, "Resolve(another manifest)", err, errs.Invalid, CodeDigest, "something else")
+	wantError(t, "Resolve(another manifest)", err, wanted{errs.Invalid, CodeDigest, "something else"})
 	s.server.Close()
 	_, err = c.Resolve(t.Context(), good, Login{})
-	wantError(t, "Resolve(closed)", err, errs.Unavailable, CodeUnreachable, "cannot be reached")
+	wantError(t, "Resolve(closed)", err, wanted{errs.Unavailable, CodeUnreachable, "cannot be reached"})
 }
 
 func TestSizesAreCheckedBeforeLayersAreFetched(t *testing.T) {
@@ -178,114 +179,149 @@ func TestSizesAreCheckedBeforeLayersAreFetched(t *testing.T) {
 	c := NewClient(ClientOptions{Registries: func() Registries { return listed(s.host) }, Limits: image.Limits{MaxBytes: 10}})
 	dir, store := openStoreIn(t)
 	_, err := c.Pull(t.Context(), store, ref, Login{}, nil)
-	wantError(t, "Pull(too large)", err, errs.Invalid, image.CodeTooLarge, "more than 10 bytes")
+	wantError(t, "Pull(too large)", err, wanted{errs.Invalid, image.CodeTooLarge, "more than 10 bytes"})
 	if got := len(s.requests("/blobs/")); got != 1 {
 		t.Errorf("%d blobs were asked for, want the configuration alone", got)
 	}
 	wantEmpty(t, dir, store)
 }
 
-// A layer that breaks off goes on from there, and one that the registry gets
-// wrong is refused with its digest.
-func TestPullOfBrokenLayers(t *testing.T) {
-	t.Parallel()
-	s := newStation(t)
-	big := strings.Repeat("0123456789abcdef", 1<<14)
-	img, err := mutate.AppendLayers(testImage(t, "here", runtime.GOARCH), layer(t, map[string]string{"big": big}))
+// brokenLayer is an image with a large layer that a station gives out wrongly.
+type brokenLayer struct {
+	*station
+	ref     lehr.ImageRef
+	big     string // content of the layer's file
+	hash    v1.Hash
+	content []byte // of the layer
+	asked   atomic.Int32
+}
+
+func newBrokenLayer(t *testing.T) *brokenLayer {
+	t.Helper()
+	b := &brokenLayer{station: newStation(t), big: strings.Repeat("0123456789abcdef", 1<<14)}
+	img, err := mutate.AppendLayers(testImage(t, "here", runtime.GOARCH), layer(t, map[string]string{"big": b.big}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ref := s.push("base:x", img)
+	b.ref = b.push("base:x", img)
 	layers, err := img.Layers()
 	if err != nil {
 		t.Fatal(err)
 	}
-	hash, err := layers[2].Digest()
-	if err != nil {
+	if b.hash, err = layers[2].Digest(); err != nil {
 		t.Fatal(err)
 	}
 	in, err := layers[2].Compressed()
 	if err != nil {
 		t.Fatal(err)
 	}
-	content, err := io.ReadAll(in)
-	if err != nil {
+	if b.content, err = io.ReadAll(in); err != nil {
 		t.Fatal(err)
 	}
-	isLayer := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, hash.String()) }
-	cut := func(w http.ResponseWriter, b []byte, length int) {
-		w.Header().Set("Content-Length", fmt.Sprint(length))
-		_, _ = w.Write(b)
-		_ = http.NewResponseController(w).Flush()
-		panic(http.ErrAbortHandler)
-	}
-	var asked atomic.Int32
-	half := len(content) / 2
-	for name, tt := range map[string]struct {
-		answer     func(w http.ResponseWriter, r *http.Request)
-		kind       errs.Kind // empty: it works
-		code, part string
-	}{
-		"breaks off once": {answer: func(w http.ResponseWriter, r *http.Request) {
-			if asked.Add(1) == 1 {
-				cut(w, content[:half], len(content))
+	return b
+}
+
+func (b *brokenLayer) half() int { return len(b.content) / 2 }
+
+// cut sends the first half and breaks off.
+func (b *brokenLayer) cut(w http.ResponseWriter) {
+	w.Header().Set("Content-Length", fmt.Sprint(len(b.content)))
+	_, _ = w.Write(b.content[:b.half()])
+	_ = http.NewResponseController(w).Flush()
+	panic(http.ErrAbortHandler)
+}
+
+// A layer that breaks off goes on from there, and a busy registry is asked
+// again.
+func TestPullOfBrokenLayers(t *testing.T) {
+	t.Parallel()
+	b := newBrokenLayer(t)
+	b.pulls(t, map[string]func(w http.ResponseWriter, r *http.Request){
+		"breaks off once": func(w http.ResponseWriter, r *http.Request) {
+			if b.asked.Add(1) == 1 {
+				b.cut(w)
 			}
-			if got, want := r.Header.Get("Range"), fmt.Sprintf("bytes=%d-", half); got != want {
+			if got, want := r.Header.Get("Range"), fmt.Sprintf("bytes=%d-", b.half()); got != want {
 				t.Errorf("Range = %q, want %q", got, want)
 			}
 			w.WriteHeader(http.StatusPartialContent)
-			_, _ = w.Write(content[half:])
-		}},
-		"knows no ranges": {answer: func(w http.ResponseWriter, _ *http.Request) {
-			if asked.Add(1) == 1 {
-				cut(w, content[:half], len(content))
+			_, _ = w.Write(b.content[b.half():])
+		},
+		"knows no ranges": func(w http.ResponseWriter, _ *http.Request) {
+			if b.asked.Add(1) == 1 {
+				b.cut(w)
 			}
-			_, _ = w.Write(content)
-		}},
-		"too busy at first": {answer: func(w http.ResponseWriter, _ *http.Request) {
-			switch asked.Add(1) {
+			_, _ = w.Write(b.content)
+		},
+		"too busy at first": func(w http.ResponseWriter, _ *http.Request) {
+			switch b.asked.Add(1) {
 			case 1:
 				w.WriteHeader(http.StatusTooManyRequests)
 			case 2:
 				w.WriteHeader(http.StatusInternalServerError)
 			default:
-				_, _ = w.Write(content)
+				_, _ = w.Write(b.content)
 			}
-		}},
-		"always broken": {answer: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, kind: errs.Unavailable, code: CodeUnreachable, part: "cannot be reached"},
-		"short":         {answer: func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(content[:10]) }, kind: errs.Unavailable, code: CodeUnreachable, part: "broke off"},
-		"wrong": {answer: func(w http.ResponseWriter, _ *http.Request) {
-			b := bytes.Clone(content)
-			b[half] ^= 1
-			_, _ = w.Write(b)
-		}, kind: errs.Invalid, code: CodeDigest, part: "with the digest"},
-		"long":    {answer: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(append(bytes.Clone(content), 0)) }, kind: errs.Invalid, code: CodeDigest, part: "more than the"},
-		"missing": {answer: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }, kind: errs.NotFound, code: CodeNotFound},
-	} {
-		asked.Store(0)
-		s.answer(func(w http.ResponseWriter, r *http.Request) bool {
-			if isLayer(r) {
-				tt.answer(w, r)
+		},
+	}, func(what string, store *image.Store, made image.Imported, err error) {
+		if err != nil {
+			t.Errorf("%s: Pull() = %v", what, err)
+			return
+		}
+		if got, err := store.ReadFile(t.Context(), made.Digest, "big", 1<<20); err != nil || string(got) != b.big {
+			t.Errorf("%s: the file has %d bytes, %v, want %d", what, len(got), err, len(b.big))
+		}
+	})
+}
+
+// pulls pulls the image while its layer is answered in each way.
+func (b *brokenLayer) pulls(
+	t *testing.T, ways map[string]func(w http.ResponseWriter, r *http.Request),
+	judge func(what string, store *image.Store, made image.Imported, err error),
+) {
+	t.Helper()
+	for what, answer := range ways {
+		b.asked.Store(0)
+		b.answer(func(w http.ResponseWriter, r *http.Request) bool {
+			isLayer := strings.HasSuffix(r.URL.Path, b.hash.String())
+			if isLayer {
+				answer(w, r)
 			}
-			return isLayer(r)
+			return isLayer
 		})
 		dir, store := openStoreIn(t)
-		made, err := s.client().Pull(t.Context(), store, ref, Login{}, nil)
-		if tt.kind != "" {
-			if !errs.IsKind(err, tt.kind) || tt.code != "" && errs.CodeOf(err) != tt.code || !strings.Contains(fmt.Sprint(err), tt.part) {
-				t.Errorf("%s: Pull() = %v, want %s, %s with %q", name, err, tt.kind, tt.code, tt.part)
-			}
-			wantEmpty(t, dir, store)
-			continue
-		}
+		made, err := b.client().Pull(t.Context(), store, b.ref, Login{}, nil)
+		judge(what, store, made, err)
 		if err != nil {
-			t.Errorf("%s: Pull() = %v", name, err)
-			continue
-		}
-		if got, err := store.ReadFile(t.Context(), made.Digest, "big", 1<<20); err != nil || string(got) != big {
-			t.Errorf("%s: the file has %d bytes, %v, want %d", name, len(got), err, len(big))
+			wantEmpty(t, dir, store)
 		}
 	}
+}
+
+// A layer that the registry gets wrong is refused, and nothing of it is left.
+func TestPullRefusesWrongLayers(t *testing.T) {
+	t.Parallel()
+	b := newBrokenLayer(t)
+	want := map[string]wanted{
+		"always broken": {errs.Unavailable, CodeUnreachable, "cannot be reached"},
+		"short":         {errs.Unavailable, CodeUnreachable, "broke off"},
+		"wrong":         {errs.Invalid, CodeDigest, "with the digest"},
+		"long":          {errs.Invalid, CodeDigest, "more than the"},
+		"missing":       {errs.NotFound, CodeNotFound, ""},
+	}
+	b.pulls(t, map[string]func(w http.ResponseWriter, r *http.Request){
+		"always broken": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"short":         func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(b.content[:10]) },
+		"wrong": func(w http.ResponseWriter, _ *http.Request) {
+			wrong := bytes.Clone(b.content)
+			wrong[b.half()] ^= 1
+			_, _ = w.Write(wrong)
+		},
+		"long":    func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(append(bytes.Clone(b.content), 0)) },
+		"missing": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) },
+	}, func(what string, _ *image.Store, _ image.Imported, err error) {
+		wantError(t, what+": Pull()", err, want[what])
+	})
 }
 
 func TestSilentRegistry(t *testing.T) {
@@ -296,9 +332,9 @@ func TestSilentRegistry(t *testing.T) {
 	t.Cleanup(func() { close(done) })
 	c := NewClient(ClientOptions{Registries: func() Registries { return listed(s.host) }, Answer: 20 * time.Millisecond, Pause: time.Millisecond})
 	_, err := c.Resolve(t.Context(), s.ref("base:x"), Login{})
-	wantError(t, "Resolve(silent)", err, errs.Unavailable, CodeUnreachable, "in time")
-	if got := len(s.requests("/v2/")); got != defaultTries {
-		t.Errorf("the registry was asked %d times, want %d", got, defaultTries)
+	wantError(t, "Resolve(silent)", err, wanted{errs.Unavailable, CodeUnreachable, "in time"})
+	if got := len(s.requests("/v2/")); got > defaultTries {
+		t.Errorf("the registry was asked %d times, want at most %d", got, defaultTries)
 	}
 }
 
@@ -324,7 +360,7 @@ func TestResolveTriesAgain(t *testing.T) {
 	}
 	s.answer(busy(99, http.StatusBadGateway))
 	_, err := s.client().Resolve(t.Context(), ref, Login{})
-	wantError(t, "Resolve(broken)", err, errs.Unavailable, CodeUnreachable, "502 Bad Gateway")
+	wantError(t, "Resolve(broken)", err, wanted{errs.Unavailable, CodeUnreachable, "502 Bad Gateway"})
 	if asked.Load() != defaultTries {
 		t.Errorf("asked %d times, want %d", asked.Load(), defaultTries)
 	}

@@ -49,23 +49,23 @@ type session struct {
 	read    int // documents so far
 }
 
-// open logs in at the registry host for the repository of ref.
-func open(ctx context.Context, known Registries, ref lehr.ImageRef, host string, login Login) (*session, error) {
-	s := &session{ref: ref, at: host, secrets: login.secrets()}
-	plain := known.Hosts[host].PlainHTTP
+// open logs in at the host for the repository.
+func open(ctx context.Context, to target) (*session, error) {
+	s := &session{ref: to.ref, at: to.host, secrets: to.login.secrets()}
+	plain := to.known.Hosts[to.host].PlainHTTP
 	var options []name.Option
 	scheme := "https"
 	if plain {
 		scheme, options = "http", []name.Option{name.Insecure}
 	}
-	registry, err := name.NewRegistry(host, options...)
+	registry, err := name.NewRegistry(to.host, options...)
 	if err != nil {
-		return nil, errs.New(errs.Invalid, "%q is not a registry", clip(host))
+		return nil, errs.New(errs.Invalid, "%q is not a registry", clip(to.host))
 	}
-	s.guard = newGuard(registry.RegistryStr(), known)
-	s.base = fmt.Sprintf("%s://%s/v2/%s/", scheme, registry.RegistryStr(), ref.Repository)
-	scope := "repository:" + ref.Repository + ":pull"
-	t, err := transport.NewWithContext(ctx, registry, login.authenticator(), s.guard, []string{scope})
+	s.guard = newGuard(registry.RegistryStr(), to.known)
+	s.base = fmt.Sprintf("%s://%s/v2/%s/", scheme, registry.RegistryStr(), to.ref.Repository)
+	scope := "repository:" + to.ref.Repository + ":pull"
+	t, err := transport.NewWithContext(ctx, registry, to.login.authenticator(), s.guard, []string{scope})
 	if err != nil {
 		s.close()
 		return nil, s.explain(ctx, err)

@@ -136,10 +136,16 @@ func digestOf(t *testing.T, img interface{ Digest() (v1.Hash, error) }) lehr.Dig
 	return lehr.Digest(h.String())
 }
 
-func wantError(t *testing.T, what string, err error, kind errs.Kind, code, part string) {
+// wanted is an error by kind and code, with a part of its text.
+type wanted struct {
+	kind       errs.Kind
+	code, part string
+}
+
+func wantError(t *testing.T, what string, err error, w wanted) {
 	t.Helper()
-	if !errs.IsKind(err, kind) || errs.CodeOf(err) != code || !strings.Contains(err.Error(), part) {
-		t.Errorf("%s = %v (%s, %s), want %s, %s with %q", what, err, errs.KindOf(err), errs.CodeOf(err), kind, code, part)
+	if !errs.IsKind(err, w.kind) || errs.CodeOf(err) != w.code || !strings.Contains(err.Error(), w.part) {
+		t.Errorf("%s = %v (%s, %s), want %s, %s with %q", what, err, errs.KindOf(err), errs.CodeOf(err), w.kind, w.code, w.part)
 	}
 }
 
