@@ -256,7 +256,7 @@ func (m *model) pay() bool {
 		from = now
 	}
 	next := from.Add(time.Duration(60_000_000/m.rate) * time.Microsecond)
-	if next.Sub(time.Now()) > time.Minute {
+	if time.Until(next) > time.Minute {
 		return false
 	}
 	m.paid = next
