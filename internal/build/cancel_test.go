@@ -36,9 +36,11 @@ func serving(play map[string]agenttest.Script) agenttest.Script {
 // cancelled.
 func attemptPoints() []failpoint.Point {
 	return []failpoint.Point{
-		failpoint.ClaimAfterCommit, failpoint.PlaceAfterCommit, failpoint.SandboxAfterCreate,
-		failpoint.StepBeforeStart, failpoint.StepAfterEnd, failpoint.LogAfterAppend, failpoint.HealthBeforeProbe,
-		failpoint.PublishBeforeArtifact, failpoint.PublishAfterArtifact, failpoint.PublishBeforeCommit,
+		failpoint.ClaimAfterCommit, failpoint.PlaceAfterCommit, failpoint.HoldAfterCommit, failpoint.SandboxAfterCreate,
+		failpoint.StepBeforeStart, failpoint.StepAfterEnd, failpoint.StepAfterRecord, failpoint.StartAfterBegin,
+		failpoint.LogAfterAppend, failpoint.FlattenAfterMake, failpoint.LiveBeforeOpen, failpoint.HealthBeforeProbe,
+		failpoint.HealthAfterPass, failpoint.PublishBeforeArtifact, failpoint.SnapshotAfterMake,
+		failpoint.PublishAfterArtifact, failpoint.PublishBeforeCommit,
 	}
 }
 
@@ -243,8 +245,9 @@ func TestErrorAtEveryPointIsRetried(t *testing.T) {
 func TestLostSignalsDelayOnly(t *testing.T) {
 	t.Parallel()
 	points := []failpoint.Point{
-		failpoint.CreateAfterInsert, failpoint.QueueAfterPop, failpoint.PublishAfterCommit,
-		failpoint.CleanBeforeDestroy, failpoint.CleanBeforeMark,
+		failpoint.CreateAfterInsert, failpoint.CreateAfterPush, failpoint.QueueAfterPop, failpoint.PublishAfterCommit,
+		failpoint.EndBeforeRecord, failpoint.EndAfterRecord, failpoint.CleanBeforeDestroy,
+		failpoint.CleanBeforeArtifacts, failpoint.CleanBeforeMark, failpoint.CleanAfterMark,
 	}
 	for _, point := range points {
 		t.Run(string(point), func(t *testing.T) {
