@@ -186,6 +186,9 @@ func (a *attempt) callFault(ctx context.Context, at spot, err error) error {
 	if reason, why := commandRefused(err); reason {
 		return userFault(ctx, at, CodeStepFailed, why)
 	}
+	if errs.CodeOf(err) == CodeDiskFull {
+		return userFault(ctx, at, CodeDiskFull, safeMessage(err))
+	}
 	if errs.CodeOf(err) == codeGuestSilent {
 		return userFault(ctx, at, CodeGuestLost, "the sandbox's guest daemon was stopped")
 	}

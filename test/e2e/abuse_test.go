@@ -92,7 +92,12 @@ func testAbusiveSteps(t *testing.T, w *world.World) {
 		{"opens descriptors", "RUN /probe abuse descriptors 3000000", "", "", []string{"--memory", "1024"}},
 		{"removes the user database", "RUN rm /etc/passwd && mkdir /etc/passwd\nRUN echo still", "", "", nil},
 		{"a name that is a pipe", "RUN rm -f /etc/passwd && mkfifo /etc/passwd\nUSER 1234\nRUN echo still", "", "", nil},
-		{"fills the disk with a hole", "RUN truncate -s 8E /hole || truncate -s 100G /hole; echo made", "", "", nil},
+		{"a file with a hole", "RUN truncate -s 100M /hole", "", "", nil},
+		{"a file with a hole larger than the disk", "RUN truncate -s 100G /hole", "step_failed", "recipe step 1", nil},
+		{
+			"files with holes larger than the disk together", "RUN for i in 1 2 3 4 5 6 7 8 9; do truncate -s 400M /hole$i; done",
+			"disk_full", "holes", []string{"--disk", "400"},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -42,6 +42,14 @@ var capabilities = []string{
 // for more than the usual 1024.
 const openFiles = 1 << 20
 
+// fileSize is RLIMIT_FSIZE in the guest, in bytes: a file of holes takes no
+// disk, but the sentry holds each file whole when it writes the layer out. It is
+// a little more than the disk, so that a full disk is found first.
+func fileSize(r lehr.Resources) uint64 {
+	const more = 1 << 20
+	return uint64(r.DiskMB)<<20 + more
+}
+
 // pauseSpec describes the root container. Its program makes the control group of
 // the template's container, in the sentry's kernel, and limits its processes:
 // the sentry offers no call for that, and the guest may not do it.
@@ -77,7 +85,10 @@ func guestSpec(slot engine.SlotID, spec engine.StartSpec, r lehr.Resources) *spe
 			Capabilities: &specs.LinuxCapabilities{
 				Bounding: capabilities, Effective: capabilities, Permitted: capabilities,
 			},
-			Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: openFiles, Hard: openFiles}},
+			Rlimits: []specs.POSIXRlimit{
+				{Type: "RLIMIT_NOFILE", Soft: openFiles, Hard: openFiles},
+				{Type: "RLIMIT_FSIZE", Soft: fileSize(r), Hard: fileSize(r)},
+			},
 		},
 		Root:   &specs.Root{Path: "/"},
 		Mounts: guestMounts(spec.Guest.Path, r),
