@@ -13,6 +13,7 @@ packages() {
 		postgresql runs the store's suite on a server of its own
 		erofs-utils checks written images with a second program
 		busybox-static is the smallest root file system for tests
+		bash-completion completes words as a person's shell does
 		gcc compiles the race detector's runtime
 		libc6-dev likewise
 		LIST
