@@ -182,6 +182,27 @@ func keyPages(ctx context.Context, c *sdk.Client, team string) func(int32, strin
 	}
 }
 
+// templateRef completes the beginning of a template's id; names are the
+// server's to judge.
+func (a *app) templateRef(ctx context.Context, c *sdk.Client, text string) (string, error) {
+	n := noun{"template", "tpl-", "lehr templates ls"}
+	if !n.begins(text) {
+		return text, nil
+	}
+	seen := map[string]bool{} // the versions of a template share its id
+	found, err := collect(templatePages(ctx, c, &lehrv1.ListTemplatesRequest{}), func(t *lehrv1.Template) (fits, bool) {
+		fit := strings.HasPrefix(t.GetId(), text) && !seen[t.GetId()]
+		if fit {
+			seen[t.GetId()] = true
+		}
+		return fits{t.GetId(), "(" + t.GetName() + ")"}, fit
+	})
+	if err != nil {
+		return "", err
+	}
+	return n.choose(text, found)
+}
+
 func templatePages(ctx context.Context, c *sdk.Client, req *lehrv1.ListTemplatesRequest) func(int32, string) ([]*lehrv1.Template, string, error) {
 	return func(limit int32, cursor string) ([]*lehrv1.Template, string, error) {
 		req.Limit, req.Cursor = limit, cursor

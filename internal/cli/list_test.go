@@ -107,6 +107,12 @@ func TestIDsByTheirBeginning(t *testing.T) {
 	w.run("builds", "get", "web:v2").ends(ExitRefused, "[build_not_found]")
 	w.run("builds", "logs", "bld-0").ends(ExitOK)
 
+	var web struct{ ID string }
+	w.run("templates", "get", "web:v1", "-o", "json").ends(ExitOK).document(&web)
+	w.run("templates", "get", web.ID[:len(web.ID)-1]).ends(ExitOK).prints(web.ID)
+	w.run("templates", "tag", web.ID[:len(web.ID)-1], "v2").ends(ExitOK)
+	w.run("templates", "rm", "tpl-7zz").ends(ExitRefused, "[template_not_found]")
+
 	w.run("keys", "create", "ci").ends(ExitOK)
 	w.run("keys", "create", "ci").ends(ExitOK)
 	w.run("keys", "revoke", "ci").ends(ExitRefused, "[id_ambiguous]", "(ci)")

@@ -63,7 +63,11 @@ func (a *app) templatesTag() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			res, err := c.Templates.Tag(cmd.Context(), connect.NewRequest(&lehrv1.TagTemplateRequest{Name: args[0], Tag: args[1]}))
+			name, err := a.templateRef(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			res, err := c.Templates.Tag(cmd.Context(), connect.NewRequest(&lehrv1.TagTemplateRequest{Name: name, Tag: args[1]}))
 			if err != nil {
 				return a.meantTemplate(cmd.Context(), c, args[0], err)
 			}
@@ -81,7 +85,11 @@ func (a *app) templatesGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			res, err := c.Templates.Get(cmd.Context(), connect.NewRequest(&lehrv1.GetTemplateRequest{Name: args[0]}))
+			name, err := a.templateRef(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			res, err := c.Templates.Get(cmd.Context(), connect.NewRequest(&lehrv1.GetTemplateRequest{Name: name}))
 			if err != nil {
 				return a.meantTemplate(cmd.Context(), c, args[0], err)
 			}
@@ -132,7 +140,11 @@ func (a *app) templatesRemove() *cobra.Command {
 				}
 			}
 			return a.each(args, func(name string) (string, error) {
-				_, err := c.Templates.Remove(cmd.Context(), connect.NewRequest(&lehrv1.RemoveTemplateRequest{Name: name}))
+				name, err := a.templateRef(cmd.Context(), c, name)
+				if err != nil {
+					return "", err
+				}
+				_, err = c.Templates.Remove(cmd.Context(), connect.NewRequest(&lehrv1.RemoveTemplateRequest{Name: name}))
 				return name, a.meantTemplate(cmd.Context(), c, name, err)
 			}, "removed")
 		},
