@@ -44,6 +44,7 @@ func (a *app) upCommand() *cobra.Command {
 	cmd.Flags().String("domain", config.DefaultDomain, "sandboxes are served at <port>-<id>.DOMAIN")
 	cmd.Flags().String("public-url", "", "URL by which callers reach this server through a proxy, such as https://lehr.example.com")
 	cmd.Flags().String("registries", "", "file with logins, mirrors and aliases of registries")
+	cmd.Flags().Int64("cache-mb", 0, "MB that bases from registries may take; 0: a fifth of the disk")
 	cmd.Flags().String("log-level", "info", "debug, info, warn or error")
 	return cmd
 }

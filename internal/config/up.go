@@ -21,6 +21,7 @@ type Up struct {
 	Domain    string   // sandboxes are served under its subdomains
 	PublicURL *url.URL // how callers reach the server through a proxy; nil: directly
 	LogLevel  string   // debug, info, warn, error
+	CacheMB   int64    // what bases from registries may take; 0: a fifth of the disk
 	// Registries is the absolute path of the registries file; empty: none.
 	Registries string
 }
@@ -32,6 +33,7 @@ const (
 	DefaultWorkers = 2
 	DefaultDomain  = "localhost"
 	MaxWorkers     = 64
+	MaxCacheMB     = 1 << 30
 )
 
 // maxData leaves room for the name of a unix socket, whose address may have 107
@@ -93,6 +95,11 @@ func LoadUp(src Source) (Up, error) {
 		p.add("workers", "want a number from 1 to %d", MaxWorkers)
 	}
 	up.Workers = workers
+	cache, err := strconv.ParseInt(or(src, "cache-mb", "0"), 10, 64)
+	if err != nil || cache < 0 || cache > MaxCacheMB {
+		p.add("cache-mb", "want a number of MB from 1 to %d, or 0 for a fifth of the disk", int64(MaxCacheMB))
+	}
+	up.CacheMB = cache
 	switch up.LogLevel {
 	case "debug", "info", "warn", "error":
 	default:

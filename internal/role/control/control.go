@@ -11,11 +11,9 @@ import (
 	"net/http"
 	"sync/atomic"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/lehr-dev/lehr/internal/agent"
 	"github.com/lehr-dev/lehr/internal/api"
 	"github.com/lehr-dev/lehr/internal/build"
 	"github.com/lehr-dev/lehr/internal/bus"
@@ -24,6 +22,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/fleet"
 	"github.com/lehr-dev/lehr/internal/gateway"
 	"github.com/lehr-dev/lehr/internal/lehr"
+	"github.com/lehr-dev/lehr/internal/metrics"
 	"github.com/lehr-dev/lehr/internal/place"
 	"github.com/lehr-dev/lehr/internal/sandbox"
 	"github.com/lehr-dev/lehr/internal/seal"
@@ -34,15 +33,18 @@ import (
 // Options are the parts of a control plane; all are required but HostNames, Key
 // and Gateway.
 type Options struct {
-	Store     store.Store
-	Bus       bus.Bus
-	Hosts     []fleet.Member // whom to keep connections to
-	Workers   int
-	Embedded  bool // no other process works on the store
-	HostNames []string
-	Key       *seal.Key // nil: sandboxes have no access tokens
-	Gateway   Gateway   // zero: none
-	Log       *slog.Logger
+	Store    store.Store
+	Bus      bus.Bus
+	Hosts    []fleet.Member // whom to keep connections to
+	Workers  int
+	Embedded bool // no other process works on the store
+	// CacheBytes is what bases from registries may take on a host; 0: a share of
+	// its disk.
+	CacheBytes int64
+	HostNames  []string
+	Key        *seal.Key // nil: sandboxes have no access tokens
+	Gateway    Gateway   // zero: none
+	Log        *slog.Logger
 }
 
 // Gateway says under which names sandboxes are served.
@@ -73,11 +75,14 @@ func New(o Options) *Control {
 		token = o.Key.AccessToken
 	}
 	clk := clock.Real()
+	figures := metrics.New()
+	figures.CountAlive(o.Store.Templates())
+	c.o.Hosts = measured(o.Hosts, figures)
 	c.pool = fleet.NewHostClientPool(fleet.Options{Hosts: o.Store.Hosts(), Clock: clk, Log: o.Log})
 	scheduler := fleet.NewHostScheduler(c.pool, place.DefaultPolicy)
 	c.templates = template.New(template.Options{
 		Templates: o.Store.Templates(), Hosts: o.Store.Hosts(), Scheduler: scheduler, Pool: c.pool, Clock: clk, Log: o.Log,
-		Embedded: o.Embedded,
+		Embedded: o.Embedded, CacheBytes: o.CacheBytes, Held: figures.Held, Freed: figures.Freed,
 	})
 	builds := build.Options{
 		Store: o.Store, Bus: o.Bus, Scheduler: scheduler, Pool: c.pool, Bases: c.templates, Clock: clk, Log: o.Log,
@@ -93,7 +98,7 @@ func New(o Options) *Control {
 	})
 	c.handler = api.New(api.Options{
 		Builds: c.builds, Templates: c.templates, Sandboxes: c.sandboxes, Accounts: o.Store.Accounts(),
-		Ready: c.readiness, Metrics: metrics(), HostNames: o.HostNames, Log: o.Log,
+		Ready: c.readiness, Metrics: figures.Handler(), HostNames: o.HostNames, Log: o.Log,
 		Gateway: o.Gateway.forAPI(token),
 	})
 	if o.Gateway.Domain != "" {
@@ -188,9 +193,19 @@ func (c *Control) makeBases(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// metrics serves the process's figures from a registry of its own.
-func metrics() http.Handler {
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+// measured has the calls to hosts measured.
+func measured(hosts []fleet.Member, m *metrics.Metrics) []fleet.Member {
+	all := make([]fleet.Member, 0, len(hosts))
+	for _, h := range hosts {
+		dial := h.Dial
+		h.Dial = func(ctx context.Context) (agent.Agent, error) {
+			a, err := dial(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return m.WithCalls(a), nil
+		}
+		all = append(all, h)
+	}
+	return all
 }

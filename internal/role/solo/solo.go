@@ -113,7 +113,8 @@ func serve(ctx context.Context, o Options, st store.Store) error {
 	}
 	c := control.New(control.Options{
 		Store: st, Bus: signals, Workers: o.Config.Workers, Embedded: true, HostNames: o.Config.HostNames, Log: o.Log,
-		Key: secret, Gateway: gatewayAddress(o.Config, listener.Addr()),
+		CacheBytes: o.Config.CacheMB << 20,
+		Key:        secret, Gateway: gatewayAddress(o.Config, listener.Addr()),
 		Hosts: []fleet.Member{{Name: "local", Dial: func(context.Context) (agent.Agent, error) {
 			return hostrpc.DialUnix(socket), nil
 		}}},
