@@ -41,8 +41,12 @@ const (
 	CodePlatform            = "platform"     // everything else that is not the recipe's fault
 )
 
-// codeGuestSilent is what a host says when a guest daemon stands still.
-const codeGuestSilent = "guest_silent"
+// What a host says when a guest daemon stands still, and when its own disk is
+// full.
+const (
+	codeGuestSilent  = "guest_silent"
+	codeHostDiskFull = "host_disk_full"
+)
 
 // Why an attempt is cut short. They travel as causes of its context.
 var (

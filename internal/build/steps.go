@@ -174,7 +174,11 @@ func (r *stepRun) judge(ctx context.Context, exit agent.Exit) error {
 		return nil
 	}
 	stdout, stderr := r.out.tails()
-	if r.a.diskFull(ctx, stdout+stderr) {
+	full, hostsDisk := r.a.diskFull(ctx, stdout+stderr)
+	switch {
+	case hostsDisk != nil:
+		return platformFault(ctx, r.at, CodePlatform, hostsDisk)
+	case full:
 		return userFault(ctx, r.at, CodeDiskFull,
 			fmt.Sprintf("no space left on the sandbox's disk of %d MB: %s", r.a.build.Spec.Resources.DiskMB, exitReason(exit, stderr)))
 	}
@@ -219,16 +223,17 @@ const (
 // wrote says so (ENOSPC has one text in every libc), or else a small write
 // fails with it: a command may hide the reason, and one that removed its files
 // when it failed leaves nothing but the text. Either way the fault is the
-// user's, so a command that only pretends gains nothing.
-func (a *attempt) diskFull(ctx context.Context, output string) bool {
-	if strings.Contains(output, "No space left on device") {
-		return true
-	}
+// user's, so a command that only pretends gains nothing. Where it is the host's
+// disk that is full, which the host says, hosts is its error.
+func (a *attempt) diskFull(ctx context.Context, output string) (full bool, hosts error) {
 	ctx, cancel := context.WithTimeout(ctx, diskProbeLimit)
 	defer cancel()
 	err := a.host.WriteFile(ctx, agent.File{SandboxID: a.sandbox, User: "0", Path: diskProbe},
 		bytes.NewReader(make([]byte, diskProbeBytes)))
-	return errs.CodeOf(err) == CodeDiskFull
+	if errs.CodeOf(err) == codeHostDiskFull {
+		return false, err
+	}
+	return errs.CodeOf(err) == CodeDiskFull || strings.Contains(output, "No space left on device"), nil
 }
 
 // makeDir makes the directory of WORKDIR for its user. Where the user may not,

@@ -129,9 +129,17 @@ func (h *Host) ReadFile(ctx context.Context, f agent.File, w io.Writer) error {
 	return h.withFile(ctx, f, func(ctx context.Context, g Guest, f agent.File) error { return g.ReadFile(ctx, f, w) })
 }
 
-// WriteFile creates or replaces a file of the sandbox from r.
+// WriteFile creates or replaces a file of the sandbox from r. A sandbox cannot
+// tell whether its own disk is full or the host's; the host can.
 func (h *Host) WriteFile(ctx context.Context, f agent.File, r io.Reader) error {
-	return h.withFile(ctx, f, func(ctx context.Context, g Guest, f agent.File) error { return g.WriteFile(ctx, f, r) })
+	err := h.withFile(ctx, f, func(ctx context.Context, g Guest, f agent.File) error { return g.WriteFile(ctx, f, r) })
+	if errs.CodeOf(err) != "disk_full" {
+		return err
+	}
+	if low := h.wantDisk(); low != nil {
+		return low
+	}
+	return err
 }
 
 // MakeDir makes a directory of the sandbox and its missing parents.

@@ -205,16 +205,19 @@ func TestFullDisk(t *testing.T) {
 	whole := artifacts(w)
 	// How much a step writes decides what does not fit any more: the image, part
 	// of it, or the layer itself.
-	for _, mb := range []int{260, 420, 640} {
+	for _, mb := range []int{260, 420, 720} {
 		for _, live := range []string{"", "START exec sleep 100000\nHEALTHCHECK --interval=50ms --timeout=5s true\n"} {
 			recipe := fmt.Sprintf("RUN head -c %dM /dev/urandom > /large\n%s", mb, live)
-			b, r := build(t, w, recipe, "-t", "full", "--skip-pre-post", "--disk", "650", "--memory", "1024") // a tmpfs counts as memory of who writes
+			b, r := build(t, w, recipe, "-t", "full", "--skip-pre-post", "--disk", "800", "--memory", "1024") // a tmpfs counts as memory of who writes
 			if b.Status != "failed" || b.Error == nil {
 				t.Errorf("a build of %d MB = %s, want failed\n%s", mb, b.Status, r.Stderr)
 				continue
 			}
 			if text := strings.ToLower(b.Error.Code + b.Error.Message + r.Stderr); !strings.Contains(text, "disk") && !strings.Contains(text, "space") {
 				t.Errorf("a build of %d MB fails with %+v, want the disk to be named\n%s", mb, b.Error, r.Stderr)
+			}
+			if b.Error.Fault != "platform" {
+				t.Errorf("a build of %d MB is the fault of %s, want the platform's: its own disk has room", mb, b.Error.Fault)
 			}
 			t.Logf("a build of %d MB: %+v after %d attempts", mb, *b.Error, b.Attempt)
 			if left := artifacts(w); !slices.Equal(left, whole) {
