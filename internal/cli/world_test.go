@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"github.com/lehr-dev/lehr/internal/bus/membus"
 	"github.com/lehr-dev/lehr/internal/fleet"
 	"github.com/lehr-dev/lehr/internal/role/control"
+	"github.com/lehr-dev/lehr/internal/seal"
 	"github.com/lehr-dev/lehr/internal/store/sqlstore/lite"
 )
 
@@ -45,8 +47,12 @@ func newWorld(t *testing.T, run agenttest.Script) *world {
 	t.Cleanup(func() { _ = st.Close() })
 	signals := membus.New()
 	t.Cleanup(func() { _ = signals.Close() })
+	secretKey, _, err := seal.Load(filepath.Join(t.TempDir(), "secret.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	c := control.New(control.Options{
-		Store: st, Bus: signals, Workers: 2, Embedded: true, Log: slog.New(slog.DiscardHandler),
+		Store: st, Bus: signals, Workers: 2, Embedded: true, Key: secretKey, Log: slog.New(slog.DiscardHandler),
 		Hosts: []fleet.Member{{Name: "scripted", Dial: func(context.Context) (agent.Agent, error) { return w.host, nil }}},
 	})
 	ctx, stop := context.WithCancel(context.Background())

@@ -27,6 +27,9 @@ func TestTotalSteps(t *testing.T) {
 		{"instructions and pre- and post-build", "RUN a\nENV A=1\nWORKDIR /x", Input{Base: MinimalConfig()}, 7, 7},
 		{"skip_pre_post", "RUN a\nENV A=1\nWORKDIR /x", Input{Base: MinimalConfig(), SkipPrePost: true}, 3, 3},
 		{"base without apt", "RUN a", Input{}, 1, 1},
+		{"base without apt, counted", "RUN a", Input{AptCounted: true}, 5, 5},
+		{"base with apt, counted", "RUN a", Input{Base: MinimalConfig(), AptCounted: true}, 5, 5},
+		{"counted and skip_pre_post", "RUN a", Input{AptCounted: true, SkipPrePost: true}, 1, 1},
 		{"FROM is no step", "ARG A\nFROM minimal\nRUN a", Input{Base: MinimalConfig()}, 5, 5},
 		{"FROM alone", "FROM minimal", Input{Base: MinimalConfig()}, 4, 4},
 		{"start", "RUN a\nSTART b\nRUN c", Input{Base: MinimalConfig()}, 7, 5},
@@ -47,6 +50,33 @@ func TestTotalSteps(t *testing.T) {
 				t.Errorf("Before() and After() have %d and %d steps", len(p.Before()), len(p.After()))
 			}
 		})
+	}
+}
+
+// TestLeftOutSteps are those that were counted for apt on a base without: they
+// do nothing, change no key, and survive the stored form.
+func TestLeftOutSteps(t *testing.T) {
+	t.Parallel()
+	digest := lehr.DigestOf([]byte("base"))
+	p := fromFile(t, "RUN a", Input{AptCounted: true, BaseDigest: digest})
+	plain := fromFile(t, "RUN a", Input{BaseDigest: digest})
+	if p.VersionKey != plain.VersionKey || p.Config.Debian {
+		t.Errorf("key %s, apt %v, want the key %s of the plan without them", p.VersionKey, p.Config.Debian, plain.VersionKey)
+	}
+	b, err := Encode(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, all := range [][]Step{p.Steps, again.Steps} {
+		for _, s := range all {
+			if left := s.Skip == "the base has no apt"; left != (s.Phase != lehr.PhaseRecipe) || left == s.Acts() || left != (s.Kind == KindSkipped) {
+				t.Errorf("step %+v, want it left out unless it is the recipe's", s)
+			}
+		}
 	}
 }
 
