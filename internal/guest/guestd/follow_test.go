@@ -92,12 +92,18 @@ func TestFollowers(t *testing.T) {
 func TestSlowFollower(t *testing.T) {
 	t.Parallel()
 	ctx, u := patient(t), initialised(t).user(t)
-	const size = 16 << 20
+	const size = 4 << 20
 	pid, fast := u.start(t, ctx, script(fmt.Sprintf("read go; head -c %d /dev/urandom", size)))
 	_, slow := u.connect(t, ctx, byPID(pid))
 	must(t, u.stdin(ctx, pid, "\n"))
-	fast.ended()
-	if got := len(fast.stdout); got != size {
+	got := 0
+	for end := (*process.ProcessEvent_EndEvent)(nil); end == nil; {
+		ev, err := fast.next()
+		must(t, err)
+		got += len(ev.GetData().GetStdout())
+		end = ev.GetEnd()
+	}
+	if got != size {
 		t.Errorf("the fast follower got %d bytes, want %d", got, size)
 	}
 	for {

@@ -1,6 +1,7 @@
 package guestd_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -17,7 +19,7 @@ import (
 // Numbers of processes; LEHR_TEST_PROCESSES sets how many run one after another.
 const (
 	together      = 1000
-	oneAfterOther = 2000
+	oneAfterOther = 1000
 )
 
 // leftovers are what processes could leave behind.
@@ -44,50 +46,42 @@ func count(t *testing.T) (l leftovers) {
 // processes, nor descriptors, nor goroutines. It counts and so runs alone.
 func TestManyProcesses(t *testing.T) { //nolint:paralleltest // see above
 	d := initialised(t)
-	ctx, u := patient(t), d.user(t)
-	run := func(req *process.StartRequest, started func(pid uint32)) *process.ProcessEvent_EndEvent {
-		stream, err := u.processes.Start(ctx, connect.NewRequest(req))
-		if err != nil {
-			t.Error(err)
-			return nil
-		}
-		defer stream.Close()
-		var end *process.ProcessEvent_EndEvent
-		for stream.Receive() {
-			if s := stream.Msg().GetEvent().GetStart(); s != nil {
-				started(s.GetPid())
+	limit, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // it is much work for a busy machine
+	defer cancel()
+	ctx, u := withoutDeadline{limit}, d.user(t)
+	var work sync.WaitGroup
+	// follow takes what a process tells until its end.
+	follow := func(e *events) {
+		for {
+			ev, err := e.next()
+			if err != nil || ev == nil {
+				t.Errorf("the stream ended early: %v", err)
+				return
 			}
-			end = stream.Msg().GetEvent().GetEnd()
+			if ev.GetEnd() != nil {
+				_, _ = e.next()
+				return
+			}
 		}
-		if end == nil {
-			t.Errorf("the stream ended early: %v", stream.Err())
-		}
-		return end
 	}
-	run(script("true"), func(uint32) {})
+	_, e := u.start(t, ctx, script("true"))
+	follow(e)
 	before := count(t)
 
-	var work, running sync.WaitGroup
-	running.Add(together)
-	let := make(chan struct{})
-	for range together {
-		work.Go(func() {
-			run(script("read line"), func(pid uint32) {
-				running.Done()
-				<-let
-				if err := u.closeStdin(ctx, pid); err != nil {
-					t.Error(err)
-				}
-			})
-		})
+	pids := make([]uint32, together)
+	for i := range pids {
+		var e *events
+		pids[i], e = u.start(t, ctx, script("read line"))
+		work.Go(func() { follow(e) })
 	}
-	running.Wait()
 	list, err := u.processes.List(ctx, connect.NewRequest(&process.ListRequest{}))
 	must(t, err)
 	if n := len(list.Msg.GetProcesses()); n != together {
 		t.Errorf("%d processes run, want %d", n, together)
 	}
-	close(let)
+	for _, pid := range pids {
+		must(t, u.closeStdin(ctx, pid))
+	}
 	work.Wait()
 
 	n := oneAfterOther
@@ -99,7 +93,20 @@ func TestManyProcesses(t *testing.T) { //nolint:paralleltest // see above
 	for range 8 {
 		work.Go(func() {
 			for range n / 8 {
-				run(script("sleep 0 & wait"), func(uint32) {})
+				stream, err := u.processes.Start(ctx, connect.NewRequest(script("sleep 0 & wait")))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				follow(&events{t: t, next: func() (*process.ProcessEvent, error) {
+					if !stream.Receive() {
+						return nil, stream.Err()
+					}
+					return stream.Msg().GetEvent(), nil
+				}})
+				if err := stream.Close(); err != nil {
+					t.Error(err)
+				}
 			}
 		})
 	}
