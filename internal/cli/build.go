@@ -82,6 +82,9 @@ func (a *app) build(cmd *cobra.Command, f *buildFlags) error {
 	if a.quiet && !cmd.Flags().Changed("progress") {
 		f.progress = string(progress.Quiet)
 	}
+	if err := f.login.check(f.file); err != nil {
+		return err
+	}
 	mode, err := a.progressTerminal().Choose(f.progress)
 	if err != nil {
 		return usageError{err}

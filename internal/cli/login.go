@@ -32,9 +32,9 @@ func (f *loginFlags) add(fs *pflag.FlagSet) {
 // maxLogin bounds a password or token, in bytes.
 const maxLogin = 64 << 10
 
-// registryLogin returns the login that the flags name, nil for none.
-func (a *app) registryLogin(ctx context.Context, f *buildFlags, parsed recipe.Recipe) (*lehrv1.RegistryAuth, error) {
-	l := f.login
+// check refuses flags that cannot go together, before anything is read: what
+// is on standard input may be a secret.
+func (l loginFlags) check(recipeFile string) error {
 	given := 0
 	for _, one := range []bool{l.passwordStdin, l.tokenStdin, l.dockerConfig != ""} {
 		if one {
@@ -43,13 +43,20 @@ func (a *app) registryLogin(ctx context.Context, f *buildFlags, parsed recipe.Re
 	}
 	switch {
 	case given > 1:
-		return nil, usage("--registry-password-stdin, --registry-token-stdin and --docker-config exclude each other")
+		return usage("--registry-password-stdin, --registry-token-stdin and --docker-config exclude each other")
 	case (l.user != "") != l.passwordStdin:
-		return nil, usage("--registry-user and --registry-password-stdin go together")
-	case given == 0:
+		return usage("--registry-user and --registry-password-stdin go together")
+	case (l.passwordStdin || l.tokenStdin) && recipeFile == "-":
+		return usage("standard input cannot be the recipe and the login; use --docker-config, or name the recipe with -f FILE")
+	}
+	return nil
+}
+
+// registryLogin returns the login that the flags name, nil for none.
+func (a *app) registryLogin(ctx context.Context, f *buildFlags, parsed recipe.Recipe) (*lehrv1.RegistryAuth, error) {
+	l := f.login
+	if !l.passwordStdin && !l.tokenStdin && l.dockerConfig == "" {
 		return nil, nil
-	case l.dockerConfig == "" && f.file == "-":
-		return nil, usage("standard input cannot be the recipe and the login; use --docker-config, or name the recipe with -f FILE")
 	}
 	host, err := baseRegistry(f, parsed)
 	if err != nil {
