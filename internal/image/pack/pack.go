@@ -19,7 +19,7 @@ type Kind string
 // The formats.
 const (
 	Tar Kind = "tar" // a root file system, plain or compressed
-	OCI Kind = "oci" // a plain tar of an OCI image layout
+	OCI Kind = "oci" // a tar of an OCI image layout or docker archive, plain or compressed
 )
 
 // IsLocal reports whether base names something of the user's own machine
@@ -67,8 +67,8 @@ func openTar(_ context.Context, path string, _ func(string)) (Kind, io.ReadClose
 	return Tar, f, err
 }
 
-// openOCI packs the layout in the folder at path, or passes the tar of one
-// through.
+// openOCI packs the layout in the folder at path, or passes the tar of one, or a
+// docker archive, through.
 func openOCI(ctx context.Context, path string, warn func(string)) (Kind, io.ReadCloser, error) {
 	info, err := os.Stat(path)
 	if err != nil {
