@@ -295,9 +295,13 @@ func (s *Service) begin(ctx context.Context, c *creation, box lehr.Sandbox) (leh
 	s.hit(ctx, failpoint.BoxAfterMake)
 	row, cancel := s.rowContext(ctx)
 	defer cancel()
-	running, err := s.o.Store.Sandboxes().Move(row, box.ID, lehr.SandboxRunning, "")
-	if err == nil && c.p.TTL > 0 {
-		running, err = s.o.Store.Sandboxes().SetExpiry(row, box.ID, c.p.TTL)
+	var running lehr.Sandbox
+	var err error
+	if c.p.TTL > 0 { // first: once the sandbox runs it may be given another
+		_, err = s.o.Store.Sandboxes().SetExpiry(row, box.ID, c.p.TTL)
+	}
+	if err == nil {
+		running, err = s.o.Store.Sandboxes().Move(row, box.ID, lehr.SandboxRunning, "")
 	}
 	if err == nil {
 		s.hit(ctx, failpoint.BoxAfterRecord)

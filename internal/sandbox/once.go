@@ -38,8 +38,7 @@ func (s *Service) makeDetached(ctx context.Context, c *creation) (lehr.Sandbox, 
 	own, stop := context.WithTimeoutCause(context.WithoutCancel(ctx), s.o.Timing.Creating,
 		errs.New(errs.Timeout, "the sandbox was not ready within %v", s.o.Timing.Creating))
 	own, cancel := context.WithCancelCause(own)
-	s.setPending(c.id, &work{done: make(chan struct{}), cancel: cancel})
-	s.detached.Go(func() {
+	begun := s.detach(c.id, cancel, func() {
 		defer stop()
 		defer cancel(nil)
 		defer s.setPending(c.id, nil)
@@ -47,6 +46,13 @@ func (s *Service) makeDetached(ctx context.Context, c *creation) (lehr.Sandbox, 
 			s.o.Log.Debug("a sandbox could not be made", "sandbox", box.ID, "error", err)
 		}
 	})
+	if !begun {
+		stop()
+		cancel(nil)
+		s.fail(ctx, box, errStops)
+		s.setPending(c.id, nil)
+		return lehr.Sandbox{}, false, errStops
+	}
 	if c.p.NoWait {
 		return box, true, nil
 	}
@@ -54,9 +60,24 @@ func (s *Service) makeDetached(ctx context.Context, c *creation) (lehr.Sandbox, 
 	return box, true, err
 }
 
-// stopDetached ends the creations that nobody waits for.
+// detach lets f work on a creation that nobody waits for; false where those were
+// ended already.
+func (s *Service) detach(id lehr.SandboxID, cancel context.CancelCauseFunc, f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return false
+	}
+	s.pending[id] = work{done: make(chan struct{}), cancel: cancel}
+	s.detached.Go(f)
+	return true
+}
+
+// stopDetached ends the creations that nobody waits for, and lets none begin any
+// more.
 func (s *Service) stopDetached() {
 	s.mu.Lock()
+	s.stopped = true
 	for _, w := range s.pending {
 		if w.cancel != nil {
 			w.cancel(errStops)

@@ -340,3 +340,58 @@ func TestRefusedCreatesTakeNoPlace(t *testing.T) {
 		}
 	})
 }
+
+// hooked is a store that calls before it sets a time-to-live.
+type hooked struct {
+	store.Store
+	before func()
+}
+
+func (h hooked) Sandboxes() store.Sandboxes { return hookedSandboxes{h.Store.Sandboxes(), h.before} }
+
+type hookedSandboxes struct {
+	store.Sandboxes
+	before func()
+}
+
+func (h hookedSandboxes) SetExpiry(ctx context.Context, id lehr.SandboxID, ttl time.Duration) (lehr.Sandbox, error) {
+	h.before()
+	return h.Sandboxes.SetExpiry(ctx, id, ttl)
+}
+
+// A time-to-live that is given while a sandbox begins to run is refused or
+// stays; the one of the creation never comes after it.
+func TestSetTimeoutAgainstTheBeginning(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		var id lehr.SandboxID
+		w.onCreate(func(_ context.Context, made lehr.SandboxID) error { id = made; return nil })
+		early := make(chan error, 1)
+		other := New(Options{Store: w.store, Scheduler: w, Pool: w, Bases: w})
+		w.svc = New(Options{Scheduler: w, Pool: w, Bases: w, Store: hooked{w.store, func() {
+			_, err := other.SetTimeout(w.ctx(), w.team, id, time.Hour)
+			early <- err
+		}}})
+		box := w.create(CreateParams{TTL: time.Minute})
+		want := time.Minute
+		if err := <-early; err == nil {
+			want = time.Hour
+		}
+		if got, err := w.svc.Get(w.ctx(), w.team, box.ID); err != nil || got.ExpiresAt.Sub(got.CreatedAt).Round(time.Minute) != want {
+			t.Errorf("the sandbox ends %v after its creation, %v, want %v", got.ExpiresAt.Sub(got.CreatedAt), err, want)
+		}
+	})
+}
+
+// What nobody waits for does not begin once Run has ended: nobody would end it.
+func TestNothingDetachedBeginsAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		w.run()()
+		_, _, err := w.svc.Create(w.ctx(), w.keyed("k"))
+		w.wantCode(err, errs.Unavailable, "stopping")
+		w.wantOnHost(0)
+		_, _, err = w.svc.Create(w.ctx(), w.keyed("k"))
+		w.wantCode(err, errs.Unavailable, "stopping")
+	})
+}

@@ -89,6 +89,7 @@ type Service struct {
 
 	mu      sync.Mutex
 	pending map[lehr.SandboxID]work // creations that this process works on
+	stopped bool                    // Run has ended: creations that nobody waits for cannot begin
 }
 
 // New returns a service on o. It starts nothing; Run keeps the record.
