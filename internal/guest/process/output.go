@@ -178,10 +178,17 @@ func (h *hub) mustWait() bool {
 // wakeIn lets the writers look again after d.
 func (h *hub) wakeIn(d time.Duration) {
 	if h.alarm == nil {
-		h.alarm = time.AfterFunc(d, h.room.Broadcast)
+		h.alarm = time.AfterFunc(d, h.ring)
 		return
 	}
 	h.alarm.Reset(d)
+}
+
+// ring waits for mu, so that a writer which is about to wait hears it.
+func (h *hub) ring() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.room.Broadcast()
 }
 
 // lose ends s, which keeps what it has.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -187,6 +188,24 @@ func TestStandstillIsTold(t *testing.T) {
 		}
 		told(t, first)
 	})
+}
+
+// The alarm of a writer that is about to wait is not heard too early.
+func TestAlarmWaitsForTheWriter(t *testing.T) {
+	t.Parallel()
+	h := newHub()
+	h.mu.Lock()
+	var rung atomic.Bool
+	done := make(chan struct{})
+	go func() { h.ring(); rung.Store(true); close(done) }()
+	for range 1000 {
+		runtime.Gosched()
+	}
+	if rung.Load() {
+		t.Error("the alarm has rung while a writer held the hub, which is to wait for it only then")
+	}
+	h.mu.Unlock()
+	<-done
 }
 
 func TestNextEndsWithContext(t *testing.T) {
