@@ -415,3 +415,25 @@ func TestMirror(t *testing.T) {
 		t.Errorf("Resolve(mirror is down) = %v", err)
 	}
 }
+
+// An index may name its images by other hashes, of which nothing here is
+// checked: none of them is taken unseen.
+func TestManifestsOfOtherHashesAreRefused(t *testing.T) {
+	t.Parallel()
+	s := newStation(t)
+	good := s.push("good:x", testImage(t, "here", runtime.GOARCH))
+	index := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"size":1,"digest":"sha512:%s","platform":{"os":"linux","architecture":%q}}]}`,
+		types.OCIImageIndex, types.OCIManifestSchema1, strings.Repeat("0", 128), runtime.GOARCH)
+	s.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/manifests/index"):
+			_, _ = io.WriteString(w, index)
+			return true
+		case strings.Contains(r.URL.Path, "/manifests/sha512:"):
+			r.URL.Path = strings.Replace(r.URL.Path, r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:], good.Tag, 1)
+		}
+		return false
+	})
+	_, err := s.client().Resolve(t.Context(), s.ref("good:index"), Login{})
+	wantError(t, "Resolve(sha512)", err, wanted{errs.Unsupported, "unsupported", "sha512"})
+}

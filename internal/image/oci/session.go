@@ -197,6 +197,9 @@ func (r remoteSource) manifest(h v1.Hash) ([]byte, error) {
 	if raw, ok := r.have[h]; ok {
 		return raw, nil
 	}
+	if _, err := lehr.ParseDigest(h.String()); err != nil { // what came could not be checked
+		return nil, errs.New(errs.Unsupported, "%s names a manifest by %s; only sha256 is read", r.ref, clip(h.String()))
+	}
 	return r.session.manifest(r.ctx, h.String())
 }
 
