@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -110,8 +111,11 @@ func (s *shell) run(ctx context.Context) error {
 	}
 	defer restore()
 	go s.keyboard(ctx, p)
-	go s.resize(ctx, p)
+	var resizing sync.WaitGroup
+	resizing.Go(func() { s.resize(ctx, p) })
 	err = s.show(p)
+	cancel()
+	resizing.Wait()
 	restore()
 	switch {
 	case errors.Is(err, io.EOF):
