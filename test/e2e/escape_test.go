@@ -33,9 +33,10 @@ func TestEscape(t *testing.T) {
 	o := newOutside(t)
 	e := newEscape(t, o)
 	e.bites()
-	before := hostState(t, e.env.Canary, e.env.PID)
+	before, mounts := hostState(t, e.env.Canary, e.env.PID), hostMounts(t)
 	started, wall := time.Now(), time.Now().Round(0)
 	e.sibling()
+	o.take() // what of the attempts outside was still on its way
 	t.Run("inside", func(t *testing.T) {
 		for _, user := range []string{"0:0", "1000:1000"} {
 			t.Run("user "+strings.ReplaceAll(user, ":", " "), func(t *testing.T) {
@@ -47,6 +48,11 @@ func TestEscape(t *testing.T) {
 	e.silence()
 	if after := hostState(t, e.env.Canary, e.env.PID); after != before {
 		t.Errorf("the host has changed.\nbefore:\n%s\nafter:\n%s", before, after)
+	}
+	for line := range hostMounts(t) {
+		if !mounts[line] {
+			t.Errorf("the host has a new mount: %s", line)
+		}
 	}
 	if drift := time.Now().Round(0).Sub(wall) - time.Since(started); drift.Abs() > time.Second {
 		t.Errorf("the host's clock was moved by %s", drift)

@@ -385,15 +385,11 @@ func hostState(t *testing.T, canary string, victim int) string {
 	for _, path := range []string{
 		canary, "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/kernel/sysrq", "/proc/sys/kernel/panic_on_oops",
 		"/proc/sys/kernel/randomize_va_space", "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname", "/proc/sys/vm/overcommit_memory",
-		"/proc/sys/fs/suid_dumpable", "/proc/sys/net/ipv4/ip_forward", "/proc/swaps", "/proc/self/mountinfo", "/proc/sys/kernel/random/boot_id",
+		"/proc/sys/fs/suid_dumpable", "/proc/sys/net/ipv4/ip_forward", "/proc/swaps", "/proc/sys/kernel/random/boot_id",
 		fmt.Sprintf("/proc/%d/oom_score_adj", victim), fmt.Sprintf("/proc/%d/limits", victim), fmt.Sprintf("/proc/%d/comm", victim),
 	} {
 		b, err := os.ReadFile(path)
-		for line := range bytes.Lines(b) {
-			if !bytes.Contains(line, []byte(" nsfs ")) { // other programs of the machine come and go
-				fmt.Fprintf(&text, "%s: %q %v\n", path, bytes.TrimSpace(line), err)
-			}
-		}
+		fmt.Fprintf(&text, "%s: %q %v\n", path, bytes.TrimSpace(b), err)
 	}
 	var set unix.CPUSet
 	err := unix.SchedGetaffinity(victim, &set)
@@ -402,6 +398,23 @@ func hostState(t *testing.T, canary string, victim int) string {
 	entries, err := os.ReadDir(filepath.Dir(canary))
 	fmt.Fprintf(&text, "folder: %v %v\n", entries, err)
 	return text.String()
+}
+
+// hostMounts lists the mounts of the host. Those of other programs can go away
+// at any time, and namespaces are mounted by them.
+func hostMounts(t *testing.T) map[string]bool {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounts := map[string]bool{}
+	for line := range strings.Lines(string(b)) {
+		if !strings.Contains(line, " nsfs ") {
+			mounts[line] = true
+		}
+	}
+	return mounts
 }
 
 // outerAddresses are the addresses by which the host knows its sandboxes.
