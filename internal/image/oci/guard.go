@@ -49,11 +49,12 @@ type guard struct {
 	inner *http.Transport
 
 	mu      sync.Mutex
-	proxies map[string]bool // addresses of this machine's proxies
+	proxies map[string]bool       // addresses of this machine's proxies
+	open    map[*guarded]struct{} // connections; nil once closed
 }
 
 func newGuard(home string, known Registries) *guard {
-	g := &guard{home: home, known: known, proxies: map[string]bool{}}
+	g := &guard{home: home, known: known, proxies: map[string]bool{}, open: map[*guarded]struct{}{}}
 	g.inner = &http.Transport{
 		Proxy: g.proxy, DialContext: g.dial, ForceAttemptHTTP2: true, TLSHandshakeTimeout: dialTime,
 		ResponseHeaderTimeout: headerTime, MaxResponseHeaderBytes: 64 << 10, MaxIdleConnsPerHost: layersAtOnce,
@@ -61,7 +62,44 @@ func newGuard(home string, known Registries) *guard {
 	return g
 }
 
-func (g *guard) close() { g.inner.CloseIdleConnections() }
+// close ends every connection: the transport leaves those of HTTP/2 open on
+// which an answer was given up a moment ago.
+func (g *guard) close() {
+	g.inner.CloseIdleConnections()
+	g.mu.Lock()
+	open := g.open
+	g.open = nil
+	g.mu.Unlock()
+	for c := range open {
+		_ = c.Conn.Close() // nobody uses it any more
+	}
+}
+
+// guarded is a connection that its guard closes in the end.
+type guarded struct {
+	net.Conn
+	guard *guard
+}
+
+// Close ends the connection.
+func (c *guarded) Close() error {
+	c.guard.mu.Lock()
+	delete(c.guard.open, c)
+	c.guard.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// keep has close end a connection; one that comes after that is ended at once.
+func (g *guard) keep(conn net.Conn) (net.Conn, error) {
+	c := &guarded{Conn: conn, guard: g}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.open == nil {
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
+	g.open[c] = struct{}{}
+	return c, nil
+}
 
 // blobKey marks the context of requests whose answers their reader bounds.
 type blobKey struct{}
@@ -198,7 +236,11 @@ func (g *guard) dial(ctx context.Context, network, addr string) (net.Conn, error
 			return g.admit(addr, a.Addr())
 		}
 	}
-	return d.DialContext(ctx, network, addr)
+	conn, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return g.keep(conn)
 }
 
 func (g *guard) admit(name string, a netip.Addr) error {
