@@ -46,7 +46,7 @@ unit:
 	$(GO) run ./test/runner -race -count=1 -timeout 20m $$($(GO) list ./... | grep -v -E '/(test/e2e|test/compat|test/bench|archtest)$$')
 
 e2e:
-	LEHR_BIN=$(CURDIR)/bin/lehr $(GO) run ./test/runner -count=1 -timeout 30m -v ./test/e2e ./test/compat
+	LEHR_BIN=$(CURDIR)/bin/lehr $(GO) run ./test/runner -count=1 -timeout 60m -v ./test/e2e ./test/compat
 
 generate:
 	$(TOOL) buf generate
