@@ -66,7 +66,7 @@ func (s *Service) Create(ctx context.Context, p CreateParams) (box lehr.Sandbox,
 		return lehr.Sandbox{}, false, err
 	}
 	if p.IdempotencyKey != "" {
-		c.digest = requestDigest(p)
+		c.digest = s.requestDigest(p)
 		if box, ok, err := s.replayed(ctx, &c); ok || err != nil {
 			return box, false, err
 		}

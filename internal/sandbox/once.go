@@ -159,11 +159,11 @@ func sandboxError(err error) lehr.SandboxError {
 
 // requestDigest tells whether a repeated idempotency key repeats the request.
 // Whether its caller waits is not part of it.
-func requestDigest(p CreateParams) lehr.Digest {
+func (s *Service) requestDigest(p CreateParams) lehr.Digest {
 	p.IdempotencyKey, p.NoWait = "", false
 	b, err := json.Marshal(p) // maps are written in order
 	if err != nil {
 		panic("sandbox: a request cannot be encoded: " + err.Error()) // plain data always can
 	}
-	return lehr.DigestOf(b)
+	return s.o.Digest(b)
 }

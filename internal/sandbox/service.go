@@ -53,6 +53,9 @@ type Options struct {
 	Timing    Timing       // DefaultTiming
 	// AccessToken returns the token of a sandbox's users; nil: they have none.
 	AccessToken func(lehr.SandboxID) string
+	// Digest makes the digest by which a repeated request is known; it is stored
+	// and the request may hold secrets, so it should be keyed. nil: plain SHA-256.
+	Digest func([]byte) lehr.Digest
 	// Embedded says that no other process works on the store: creations that
 	// began before this service are nobody's.
 	Embedded bool
@@ -99,6 +102,9 @@ func New(o Options) *Service {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Digest == nil {
+		o.Digest = lehr.DigestOf
 	}
 	t, d := &o.Timing, DefaultTiming
 	for _, f := range []struct{ field, value *time.Duration }{

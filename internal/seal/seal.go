@@ -25,8 +25,9 @@ const keyBytes = 32
 // The uses of the secret. A name is part of what it makes: changing it changes
 // every token, or makes what was sealed unreadable.
 const (
-	useTokens = "lehr access tokens v1"
-	useSeal   = "lehr seal v1"
+	useTokens  = "lehr access tokens v1"
+	useSeal    = "lehr seal v1"
+	useDigests = "lehr digests v1"
 )
 
 // sealVersion is the first byte of a sealed text: AES-256-GCM with a random
@@ -36,14 +37,19 @@ const sealVersion = 1
 // Key is the secret key of an installation. It is safe for concurrent use, and
 // never shows itself in texts.
 type Key struct {
-	tokens []byte
-	seal   cipher.AEAD
+	tokens  []byte
+	digests []byte
+	seal    cipher.AEAD
 }
 
 // newKey derives what is used from the secret.
 func newKey(secret []byte) (*Key, error) {
 	const op = "seal.newKey"
 	tokens, err := hkdf.Key(sha256.New, secret, nil, useTokens, keyBytes)
+	if err != nil {
+		return nil, errs.Wrap(err, errs.Internal, op, "the secret key cannot be used")
+	}
+	digests, err := hkdf.Key(sha256.New, secret, nil, useDigests, keyBytes)
 	if err != nil {
 		return nil, errs.Wrap(err, errs.Internal, op, "the secret key cannot be used")
 	}
@@ -59,7 +65,7 @@ func newKey(secret []byte) (*Key, error) {
 	if err != nil {
 		return nil, errs.Wrap(err, errs.Internal, op, "the secret key cannot be used")
 	}
-	return &Key{tokens: tokens, seal: aead}, nil
+	return &Key{tokens: tokens, digests: digests, seal: aead}, nil
 }
 
 // AccessToken returns the token that admits users to the guest daemon of a
@@ -68,6 +74,15 @@ func (k *Key) AccessToken(id lehr.SandboxID) string {
 	mac := hmac.New(sha256.New, k.tokens)
 	mac.Write([]byte(id))
 	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// Digest tells texts apart without telling anything about them: the digest of a
+// text that may hold secrets can be stored, because without the key nobody can
+// try guesses against it.
+func (k *Key) Digest(text []byte) lehr.Digest {
+	mac := hmac.New(sha256.New, k.digests)
+	mac.Write(text)
+	return lehr.DigestFrom(mac)
 }
 
 // Seal encrypts plaintext. Only Open with the same context, by the holder of

@@ -168,3 +168,20 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestDigestsNeedTheKey(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a, b := load(t, filepath.Join(dir, "a")), load(t, filepath.Join(dir, "b"))
+	text := []byte("PASSWORD=1234")
+	if a.Digest(text) != a.Digest(text) {
+		t.Error("Digest() of the same text differs")
+	}
+	for name, other := range map[string]lehr.Digest{
+		"of another text": a.Digest([]byte("PASSWORD=1235")), "by another key": b.Digest(text), "without a key": lehr.DigestOf(text),
+	} {
+		if a.Digest(text) == other {
+			t.Errorf("Digest() is the one %s", name)
+		}
+	}
+}

@@ -71,8 +71,9 @@ type Control struct {
 func New(o Options) *Control {
 	c := &Control{o: o}
 	var token func(lehr.SandboxID) string
+	var digest func([]byte) lehr.Digest
 	if o.Key != nil {
-		token = o.Key.AccessToken
+		token, digest = o.Key.AccessToken, o.Key.Digest
 	}
 	clk := clock.Real()
 	figures := metrics.New()
@@ -93,8 +94,7 @@ func New(o Options) *Control {
 	c.builds = build.New(builds)
 	c.sandboxes = sandbox.New(sandbox.Options{
 		Store: o.Store, Scheduler: scheduler, Pool: c.pool, Bases: c.templates, Clock: clk, Log: o.Log,
-		AccessToken: token,
-		Embedded:    o.Embedded,
+		AccessToken: token, Digest: digest, Embedded: o.Embedded,
 	})
 	c.handler = api.New(api.Options{
 		Builds: c.builds, Templates: c.templates, Sandboxes: c.sandboxes, Accounts: o.Store.Accounts(),
