@@ -96,7 +96,8 @@ func testAbusiveSteps(t *testing.T, w *world.World) {
 		{"a file with a hole larger than the disk", "RUN truncate -s 100G /hole", "step_failed", "recipe step 1", nil},
 		{
 			"files with holes larger than the disk together", "RUN for i in 1 2 3 4 5 6 7 8 9; do truncate -s 400M /hole$i; done",
-			"disk_full", "holes", []string{"--disk", "400"},
+			"disk_full", "holes",
+			[]string{"--disk", "400"},
 		},
 	}
 	for _, tt := range tests {
