@@ -87,8 +87,9 @@ type Service struct {
 	detached sync.WaitGroup // creations that nobody waits for; Run's end ends them
 
 	// changing keeps changes of one sandbox's time-to-live, on its host and in
-	// the record, from overtaking one another; chosen by the id.
-	changing [64]sync.Mutex
+	// the record, from overtaking one another; chosen by the id. Who has put one
+	// in has its turn.
+	changing [64]chan struct{}
 
 	mu      sync.Mutex
 	pending map[lehr.SandboxID]work // creations that this process works on
@@ -120,7 +121,11 @@ func New(o Options) *Service {
 			*f.field = *f.value
 		}
 	}
-	return &Service{o: o, began: o.Clock.Now(), pending: map[lehr.SandboxID]work{}}
+	s := &Service{o: o, began: o.Clock.Now(), pending: map[lehr.SandboxID]work{}}
+	for i := range s.changing {
+		s.changing[i] = make(chan struct{}, 1)
+	}
+	return s
 }
 
 // Get returns a sandbox. An empty team means any.
@@ -194,9 +199,13 @@ func (s *Service) SetTimeout(ctx context.Context, team lehr.TeamID, id lehr.Sand
 	if err := checkTTL(ttl); err != nil {
 		return lehr.Sandbox{}, err
 	}
-	mu := &s.changing[shard(id)]
-	mu.Lock()
-	defer mu.Unlock()
+	turn := s.changing[shard(id)]
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+	case <-ctx.Done():
+		return lehr.Sandbox{}, context.Cause(ctx)
+	}
 	box, host, err := s.reach(ctx, team, id)
 	if err != nil {
 		return lehr.Sandbox{}, err

@@ -31,11 +31,11 @@ const sqlTagDeleteAll = `
 DELETE FROM template_tags WHERE template_id = $1`
 
 // sqlBaseUsers finds pending and running builds whose request may name a base;
-// $4 is a pattern that the caller refines.
+// $4 is a pattern that the caller refines, $5 the last one it has seen.
 const sqlBaseUsers = `
 SELECT id, spec FROM template_builds
-WHERE team_id = $1 AND status IN ($2, $3) AND spec LIKE $4
-ORDER BY id LIMIT $5`
+WHERE team_id = $1 AND status IN ($2, $3) AND spec LIKE $4 AND id > $5
+ORDER BY id LIMIT $6`
 
 // namedUsers bounds what a refusal names of each kind, countedUsers what it
 // counts.
@@ -43,6 +43,9 @@ const (
 	namedUsers   = 10
 	countedUsers = 1000
 )
+
+// baseUsersPage is how many builds are looked at in one go.
+const baseUsersPage = 200
 
 // Remove implements store.Templates. Versions are self-contained: templates that
 // were built on this one are not in the way, builds that still have to begin
@@ -117,23 +120,34 @@ func (u removal) String() string {
 func (t tx) buildsOn(ctx context.Context, u removal) ([]string, error) {
 	type request struct{ id, spec string }
 	scan := func(row scanner) (r request, err error) { return r, row.Scan(&r.id, &r.spec) }
-	found, err := all(ctx, t, scan, sqlBaseUsers, string(u.team), string(lehr.BuildPending), string(lehr.BuildRunning),
-		`%"base_template":"%`+u.name+`%`, countedUsers+1)
-	if err != nil {
-		return nil, err
-	}
+	pattern := `%"base_template":"%` + u.name + `%`
 	var ids []string
-	for _, r := range found {
-		var spec specRecord
-		if err := json.Unmarshal([]byte(r.spec), &spec); err != nil || spec.BaseImage != "" {
-			continue // an image of a registry, whatever its name
+	for last := ""; ; {
+		page, err := all(ctx, t, scan, sqlBaseUsers,
+			string(u.team), string(lehr.BuildPending), string(lehr.BuildRunning), pattern, last, baseUsersPage)
+		if err != nil {
+			return nil, err
 		}
-		ref, err := lehr.ParseRef(spec.BaseTemplate)
-		if err == nil && ref.Name == u.name && (u.tag == "" || ref.Tag == u.tag) {
-			ids = append(ids, r.id)
+		for _, r := range page {
+			last = r.id
+			if u.isBaseOf(r.spec) {
+				ids = append(ids, r.id)
+			}
+		}
+		if len(page) < baseUsersPage || len(ids) > countedUsers {
+			return ids, nil
 		}
 	}
-	return ids, nil
+}
+
+// isBaseOf reports whether a build's request begins with u.
+func (u removal) isBaseOf(spec string) bool {
+	var r specRecord
+	if err := json.Unmarshal([]byte(spec), &r); err != nil || r.BaseImage != "" {
+		return false // an image of a registry, whatever its name
+	}
+	ref, err := lehr.ParseRef(r.BaseTemplate)
+	return err == nil && ref.Name == u.name && (u.tag == "" || ref.Tag == u.tag)
 }
 
 // refusal names who is in the way; nil where nobody is.

@@ -155,7 +155,7 @@ func limitPending(b *bench) {
 	b.ok(b.Accounts().RoomForBuild(b.ctx, b.team, 3), "RoomForBuild(a larger bound)")
 	b.limit(lehr.TeamLimits{PendingBuilds: 3})
 	b.ok(try(2), "the third, with a limit of the team's own")
-	b.exhausted(try(2), "limit_pending_builds", "the fourth")
+	b.exhausted(try(0), "limit_pending_builds", "the fourth")
 	b.claim()
 	b.ok(try(2), "one in the place of a running one")
 	b.equal(b.usage(), lehr.TeamUsage{RunningBuilds: 1, PendingBuilds: 3}, "Usage()")
