@@ -203,35 +203,52 @@ func TestFullDisk(t *testing.T) {
 	w := world.Start(t, world.WithFolder(folder))
 	mustBuild(t, w, "RUN echo before > /before", "-t", "before", "--disk", "100")
 	whole := artifacts(w)
-	// How much a step writes decides what does not fit any more: the image, part
-	// of it, or the layer itself.
-	for _, mb := range []int{260, 420, 720} {
-		for _, live := range []string{"", "START exec sleep 100000\nHEALTHCHECK --interval=50ms --timeout=5s true\n"} {
-			recipe := fmt.Sprintf("RUN head -c %dM /dev/urandom > /large\n%s", mb, live)
-			b, r := build(t, w, recipe, "-t", "full", "--skip-pre-post", "--disk", "800", "--memory", "1024") // a tmpfs counts as memory of who writes
-			if b.Status != "failed" || b.Error == nil {
-				t.Errorf("a build of %d MB = %s, want failed\n%s", mb, b.Status, r.Stderr)
-				continue
-			}
-			if text := strings.ToLower(b.Error.Code + b.Error.Message + r.Stderr); !strings.Contains(text, "disk") && !strings.Contains(text, "space") {
-				t.Errorf("a build of %d MB fails with %+v, want the disk to be named\n%s", mb, b.Error, r.Stderr)
-			}
-			if b.Error.Fault != "platform" {
-				t.Errorf("a build of %d MB is the fault of %s, want the platform's: its own disk has room", mb, b.Error.Fault)
-			}
-			t.Logf("a build of %d MB: %+v after %d attempts", mb, *b.Error, b.Attempt)
-			if left := artifacts(w); !slices.Equal(left, whole) {
-				t.Errorf("a build of %d MB left %q, before there was %q", mb, left, whole)
-			}
-			if got := w.OK("run", "before", "--", "cat", "/before"); got != "before\n" {
-				t.Errorf("after a full disk a sandbox says %q", got)
-			}
+	for _, c := range fullDiskCases() {
+		b, r := build(t, w, c.recipe, "-t", "full", "--skip-pre-post", "--disk", "800", "--memory", c.memory)
+		if b.Status != "failed" || b.Error == nil {
+			t.Errorf("a build of %s = %s, want failed\n%s", c.name, b.Status, r.Stderr)
+			continue
+		}
+		if text := strings.ToLower(b.Error.Code + b.Error.Message + r.Stderr); !strings.Contains(text, "disk") && !strings.Contains(text, "space") {
+			t.Errorf("a build of %s fails with %+v, want the disk to be named\n%s", c.name, b.Error, r.Stderr)
+		}
+		if b.Error.Fault != "platform" {
+			t.Errorf("a build of %s is the fault of %s, want the platform's: its own disk has room", c.name, b.Error.Fault)
+		}
+		t.Logf("a build of %s: %+v after %d attempts", c.name, *b.Error, b.Attempt)
+		if left := artifacts(w); !slices.Equal(left, whole) {
+			t.Errorf("a build of %s left %q, before there was %q", c.name, left, whole)
+		}
+		if got := w.OK("run", "before", "--", "cat", "/before"); got != "before\n" {
+			t.Errorf("after a full disk a sandbox says %q", got)
 		}
 	}
 	if err := resize(size+2<<30, unix.MS_REMOUNT); err != nil {
 		t.Fatal(err)
 	}
 	mustBuild(t, w, "RUN head -c 260M /dev/urandom > /large", "-t", "after", "--disk", "650")
+}
+
+// fullDiskCase is a build for which a disk has no room, though its sandbox has.
+type fullDiskCase struct{ name, recipe, memory string }
+
+// fullDiskCases differ in what does not fit any more: the image, part of it, the
+// layer itself, or the memory of a snapshot. A tmpfs counts as memory of who
+// writes, which is the sandbox here.
+func fullDiskCases() []fullDiskCase {
+	const live = "START exec sleep 100000\nHEALTHCHECK --interval=50ms --timeout=5s true\n"
+	var all []fullDiskCase
+	for _, mb := range []int{260, 420, 720} {
+		write := fmt.Sprintf("RUN head -c %dM /dev/urandom > /large\n", mb)
+		all = append(all,
+			fullDiskCase{fmt.Sprintf("%d MB", mb), write, "1024"},
+			fullDiskCase{fmt.Sprintf("%d MB and a process", mb), write + live, "1024"})
+	}
+	return append(all, fullDiskCase{
+		"600 MB of memory",
+		"START head -c 600M /dev/urandom > /dev/shm/large && exec sleep 100000\n" +
+			"HEALTHCHECK --interval=50ms --timeout=5s test $(stat -c %s /dev/shm/large) = 629145600\n", "3072",
+	})
 }
 
 // artifacts are the images and snapshots of a world, and what is on its way to

@@ -77,9 +77,8 @@ func (s *slot) writeTar(ctx context.Context, file *os.File) error {
 	case errors.Is(copyErr, errLayerTooLarge):
 		return errs.New(errs.Exhausted, "the files hold more than %d MB, their holes counted", most>>20).WithCode("disk_full").
 			WithRemedy("remove large files with holes in the step that makes them, or use a larger disk")
-	case errors.Is(copyErr, unix.ENOSPC), errors.Is(copyErr, unix.EDQUOT):
-		return errs.Wrap(copyErr, errs.Exhausted, op, "the host's disk is full").WithCode("host_disk_full").
-			WithRemedy("remove unused templates and sandboxes, or enlarge the disk")
+	case diskFull(copyErr, op) != nil:
+		return diskFull(copyErr, op)
 	case copyErr != nil:
 		return errs.Wrap(copyErr, errs.Unavailable, op, "cannot write the writable layer")
 	case callErr != nil:

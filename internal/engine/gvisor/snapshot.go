@@ -60,10 +60,14 @@ func (b *sandbox) Snapshot(ctx context.Context, dir string) (engine.SnapshotInfo
 		if err != nil {
 			return err
 		}
-		if err := s.checkpoint(ctx, dir); err != nil {
-			return err
+		err = s.checkpoint(ctx, dir)
+		var bytes int64
+		if err == nil {
+			bytes, err = sealSnapshot(dir)
 		}
-		bytes, err := sealSnapshot(dir)
+		if full := diskFull(err, "gvisor.Snapshot"); full != nil {
+			return full
+		}
 		if err != nil {
 			return err
 		}
