@@ -15,6 +15,7 @@ import (
 // TestAbuse lets steps and sandboxes behave badly. Each way has its outcome by
 // name, and the platform is healthy afterwards with nothing left behind.
 func TestAbuse(t *testing.T) {
+	t.Parallel()
 	w := world.Start(t)
 	mustBuild(t, w, "RUN true", "-t", "abuse", "--base", "dir:"+probeRoot(t))
 	t.Run("steps", func(t *testing.T) { testAbusiveSteps(t, w.In(t)) })

@@ -57,6 +57,7 @@ func sentryFiles(t *testing.T, w *world.World) []string {
 // sandbox does not notice and can be used, flattened, snapshotted and killed; its
 // sentry's file stays for as long as it lives, and goes after it.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"stop", "kill"} {
 		t.Run(how, func(t *testing.T) { testUpgrade(t, how == "kill") })
 	}
@@ -140,6 +141,7 @@ func testUpgrade(t *testing.T, kill bool) {
 // folder: the sandboxes are recorded as failed, everything works again, and what
 // has the number of a process of before is left alone.
 func TestReboot(t *testing.T) {
+	t.Parallel()
 	w := world.Start(t)
 	w.WatchSlots()
 	id, expiring := create(t, w, "minimal").ID, create(t, w, "minimal", "--ttl", "1h").ID
@@ -245,6 +247,7 @@ func otherLife(t *testing.T, w *world.World, id string) func() error {
 // agent is there, and damages what they are remembered by: the next start says of
 // each what became of it, and what it cannot say anything of is gone.
 func TestWhileNobodyWatched(t *testing.T) {
+	t.Parallel()
 	w := world.Start(t)
 	w.WatchSlots()
 	kept := create(t, w, "minimal").ID

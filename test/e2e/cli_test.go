@@ -27,6 +27,7 @@ import (
 // TestCommandLine is what a person does at a terminal: shells, copies,
 // completion, and a lehr that is killed.
 func TestCommandLine(t *testing.T) {
+	t.Parallel()
 	w := world.Start(t)
 	orphan := killedRun(t, w)
 	t.Run("shell", func(t *testing.T) { testShell(t, w.In(t)) })

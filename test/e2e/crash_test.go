@@ -14,6 +14,7 @@ import (
 // exactly one version, no log has a gap, and a sandbox that writes a number
 // every 10 ms does not notice.
 func TestKill9(t *testing.T) {
+	t.Parallel()
 	w := world.Start(t, world.WithWorkers(3))
 	id := create(t, w, "minimal").ID
 	w.OK("sandbox", "exec", id, "--", "sh", "-c", `setsid sh -c 'echo $$ > /pid; i=0; while :; do i=$((i+1)); echo $i >> /numbers; sleep 0.01; done' > /dev/null 2>&1 &`)
@@ -113,6 +114,7 @@ func checkNumbers(t *testing.T, w *world.World, id, pid string) {
 // TestAgentKill9 kills only the agent: lehr up starts it again and it takes its
 // sandboxes back.
 func TestAgentKill9(t *testing.T) {
+	t.Parallel()
 	w := world.Start(t)
 	id := create(t, w, "minimal").ID
 	w.OK("sandbox", "exec", id, "--", "sh", "-c", "echo kept > /file")
@@ -143,6 +145,7 @@ func TestAgentKill9(t *testing.T) {
 // TestStopKeepsSandboxes stops lehr up gracefully and starts it again: builds
 // are given back and go on, sandboxes never stop.
 func TestStopKeepsSandboxes(t *testing.T) {
+	t.Parallel()
 	w := world.Start(t)
 	id := create(t, w, "minimal").ID
 	w.OK("sandbox", "exec", id, "--", "sh", "-c", "setsid sleep 100000 > /dev/null 2>&1 & echo $! > /pid")

@@ -38,6 +38,7 @@ func damages() map[string]func([]byte) []byte {
 // TestDamage breaks what is on the disk while lehr is down: everything broken is
 // refused by name and never run, and comes back to work when it is mended.
 func TestDamage(t *testing.T) {
+	t.Parallel()
 	w := world.Start(t)
 	mustBuild(t, w, "FROM minimal\nRUN echo whole > /whole", "-t", "plain")
 	snap := mustBuild(t, w, "FROM plain\nSTART exec sleep 100000\nHEALTHCHECK --interval=50ms --timeout=5s true", "-t", "warm")
@@ -185,6 +186,7 @@ func endedUp(t *testing.T, w *world.World) (int, string) {
 // writes its layer, its image or its snapshot: the build fails and names the
 // disk, nothing half-made is left, and once there is room everything works.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	world.Program(t)
 	mount := t.TempDir()
 	const room = 700 // MB beside what a new world takes: one image of minimal has 130

@@ -27,6 +27,7 @@ func nsHandle(fd int) netns.NsHandle { return netns.NsHandle(fd) }
 // nothing, and every packet on the wire is looked at. That the checks can see
 // something is shown first: the same program, run outside, comes through.
 func TestEscape(t *testing.T) {
+	t.Parallel()
 	if !apart(t) {
 		return
 	}

@@ -99,6 +99,7 @@ func wantGone(t *testing.T, r *http.Request, id string) {
 
 // TestGateway reaches servers in real sandboxes through a real lehr up.
 func TestGateway(t *testing.T) {
+	t.Parallel()
 	w := world.Start(t)
 	server := boxServer(t)
 	one, two := serving(t, w, server, "minimal"), serving(t, w, server, "minimal")

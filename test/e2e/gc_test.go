@@ -13,6 +13,7 @@ import (
 // and collections work against each other on a real host: nothing that is needed
 // is ever gone, and at the end the host holds what versions name and nothing else.
 func TestCollectionUnderLoad(t *testing.T) {
+	t.Parallel()
 	m := newMatrix(t)
 	var users, others sync.WaitGroup
 	var done atomic.Bool

@@ -15,6 +15,7 @@ import (
 // TestInput sends what is wrong, over REST and the command line: each is refused
 // with its status, code and field before any row or sandbox exists.
 func TestInput(t *testing.T) {
+	t.Parallel()
 	w := world.Start(t)
 	before := everything(t, w)
 	t.Run("requests", func(t *testing.T) { testBadRequests(t, w.In(t)) })

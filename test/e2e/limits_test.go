@@ -71,6 +71,7 @@ type listed struct {
 // TestLimits has one platform for what the API promises about creates, filters,
 // time-to-live and limits of teams.
 func TestLimits(t *testing.T) {
+	t.Parallel()
 	w := world.Start(t)
 	t.Run("same key", func(t *testing.T) { testSameKey(t, w.In(t)) })
 	t.Run("no wait", func(t *testing.T) { testNoWait(t, w.In(t)) })

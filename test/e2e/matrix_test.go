@@ -267,6 +267,7 @@ func (m *matrix) kill(p failpoint.Point, act func()) bool {
 // template and starts it again: each build ends in success, in exactly one
 // version, with a whole log, and nothing is left behind.
 func TestCrashMatrix(t *testing.T) {
+	t.Parallel()
 	m := newMatrix(t)
 	for _, p := range failpoint.Builds() {
 		begun := time.Now()
@@ -356,6 +357,7 @@ func cancellable() []failpoint.Point {
 // in the same moment: one of the two wins, and of a cancelled build nothing is
 // visible or left.
 func TestCancelMatrix(t *testing.T) {
+	t.Parallel()
 	m := newMatrix(t)
 	for _, p := range cancellable() {
 		begun := time.Now()
@@ -413,6 +415,7 @@ func (m *matrix) cancelAgainstSuccess(rounds int) {
 // and artifacts: it comes back, every build ends in success, every sandbox in one
 // state that record and machine agree on, and nothing is left behind.
 func TestAgentCrashMatrix(t *testing.T) {
+	t.Parallel()
 	m := newMatrix(t)
 	for _, p := range failpoint.Agents() {
 		begun := time.Now()
@@ -464,6 +467,7 @@ func (m *matrix) boxUntilItExpires() {
 // TestSandboxCrashMatrix kills lehr up at every transition of a sandbox: after the
 // next start record and machine agree, and what nobody was told of is gone.
 func TestSandboxCrashMatrix(t *testing.T) {
+	t.Parallel()
 	m := newMatrix(t)
 	for _, p := range failpoint.Boxes() {
 		create := func() { _ = m.request("POST", "/v1/sandboxes", map[string]any{"template": "tiny"}, nil) }

@@ -12,6 +12,7 @@ import (
 // TestPlatform runs everything that can share one platform; the base minimal
 // is made once.
 func TestPlatform(t *testing.T) {
+	t.Parallel()
 	w := world.Start(t)
 	t.Run("minimal", func(t *testing.T) { testMinimal(t, w.In(t)) })
 	t.Run("base template", func(t *testing.T) { testBaseTemplate(t, w.In(t)) })

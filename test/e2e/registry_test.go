@@ -263,6 +263,7 @@ func (p *pulls) refused(r world.Result, code string) {
 
 // TestRegistry builds on images of a registry, with real sandboxes.
 func TestRegistry(t *testing.T) {
+	t.Parallel()
 	p := newPulls(t)
 	for _, tt := range []struct {
 		name string
