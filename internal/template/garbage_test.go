@@ -101,7 +101,7 @@ func TestFullDiskIsCollectedAtOnce(t *testing.T) {
 		if !w.holds(warm) || !w.holds(cool) {
 			t.Fatal("a base was removed without need")
 		}
-		w.host.Disk = agent.Disk{TotalBytes: 1000, FreeBytes: 90, ReserveBytes: 95}
+		w.host.SetDisk(agent.Disk{TotalBytes: 1000, FreeBytes: 90, ReserveBytes: 95})
 		time.Sleep(5 * time.Second)
 		if !w.holds(warm) || w.holds(cool) || !w.holds(named) {
 			t.Errorf("held: warm %v, cool %v, named %v, want true, false, true", w.holds(warm), w.holds(cool), w.holds(named))

@@ -240,11 +240,11 @@ type fullDiskCase struct{ name, recipe, memory string }
 func fullDiskCases() []fullDiskCase {
 	const live = "START exec sleep 100000\nHEALTHCHECK --interval=50ms --timeout=5s true\n"
 	var all []fullDiskCase
-	for _, mb := range []int{260, 420, 720} {
-		write := fmt.Sprintf("RUN head -c %dM /dev/urandom > /large\n", mb)
-		all = append(all,
-			fullDiskCase{fmt.Sprintf("%d MB", mb), write, "1024"},
-			fullDiskCase{fmt.Sprintf("%d MB and a process", mb), write + live, "1024"})
+	for _, c := range []struct {
+		mb    int
+		after string
+	}{{260, ""}, {420, live}, {720, ""}} {
+		all = append(all, fullDiskCase{fmt.Sprintf("%d MB", c.mb), fmt.Sprintf("RUN head -c %dM /dev/urandom > /large\n", c.mb) + c.after, "1024"})
 	}
 	return append(all, fullDiskCase{
 		"600 MB of memory",

@@ -76,6 +76,19 @@ func (h *Host) Calls() []string {
 	return slices.Clone(h.calls)
 }
 
+// SetDisk says what Info tells of the disk from now on.
+func (h *Host) SetDisk(d agent.Disk) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Disk = d
+}
+
+func (h *Host) disk() agent.Disk {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.Disk
+}
+
 // Live returns the sandboxes that exist, in order of their ids.
 func (h *Host) Live() []agent.Sandbox {
 	h.mu.Lock()
@@ -158,7 +171,7 @@ func (h *Host) Info(ctx context.Context) (agent.Info, error) {
 	}
 	return agent.Info{
 		HostID: h.ID, Platform: "linux/amd64", Engine: "scripted", EngineDigest: lehr.DigestOf([]byte("engine")),
-		Capacity: h.Capacity, Free: h.Capacity, Disk: h.Disk,
+		Capacity: h.Capacity, Free: h.Capacity, Disk: h.disk(),
 	}, nil
 }
 
