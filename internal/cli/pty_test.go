@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/creack/pty"
 
@@ -49,8 +50,11 @@ var (
 // sequence but those of the display.
 func (r result) shows(c *command, texts ...string) {
 	r.t.Helper()
+	// The command has ended: what it wrote arrives soon or never.
+	ctx, done := context.WithTimeout(r.t.Context(), time.Minute)
+	defer done()
 	for _, text := range texts {
-		if !c.stderr.await(r.t.Context(), text) {
+		if !c.stderr.await(ctx, text) {
 			r.t.Fatalf("the terminal never shows %q:\n%s", text, c.stderr.String())
 		}
 	}

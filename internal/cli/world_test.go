@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -119,7 +120,16 @@ type result struct {
 
 func (c *command) run(t *testing.T) result {
 	t.Helper()
-	code := Main(t.Context(), c.env)
+	ctx, done := context.WithCancel(t.Context())
+	defer done()
+	// One that hangs says where, instead of holding up the whole suite.
+	hangs := time.AfterFunc(3*time.Minute, func() {
+		stacks := make([]byte, 1<<20)
+		t.Errorf("lehr %s does not end:\n%s", strings.Join(c.env.Args, " "), stacks[:runtime.Stack(stacks, true)])
+		done()
+	})
+	defer hangs.Stop()
+	code := Main(ctx, c.env)
 	return result{t: t, args: strings.Join(c.env.Args, " "), code: code, stdout: c.stdout.String(), stderr: c.stderr.String()}
 }
 
