@@ -184,6 +184,9 @@ func (m *Model) State(b *lehrv1.Build, now time.Time) {
 		if s.cmd == "" {
 			m.name(s, r.GetCmd())
 		}
+		if r.GetStatus() == statusFailed && !hasEnded(b) {
+			continue // what it said may still be on its way; the build's end closes it
+		}
 		s.phase, s.status, s.cached, s.exit = r.GetPhase(), r.GetStatus(), r.GetCached(), r.Exit
 		s.elapsed = time.Duration(r.GetElapsedMs()) * time.Millisecond
 	}

@@ -255,3 +255,15 @@ func TestSettlesOnce(t *testing.T) {
 		t.Errorf("Take() = %v, want nothing twice", got)
 	}
 }
+
+// The build is asked for while its log is read: that a step has failed may be
+// known before what it said.
+func TestFailureHeardBeforeItsOutput(t *testing.T) {
+	t.Parallel()
+	failed := step(1, "recipe", "failed", 1, "RUN a")
+	s := newScene(nil).state("running", failed).line("recipe", 1, "system", "RUN a").line("recipe", 1, "stdout", "why it failed")
+	s.state("failed", failed)
+	if got := strings.Join(s.picture(View{}, 40, 10), "\n"); !strings.Contains(got, "│ why it failed") || !strings.Contains(got, "✗ #1 RUN a") {
+		t.Errorf("the picture is\n%s\nwant the failed step with what it said", got)
+	}
+}
