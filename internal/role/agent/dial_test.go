@@ -112,7 +112,10 @@ func TestDial(t *testing.T) {
 	if exit, err := a.Exec(t.Context(), kill, func(lehr.LogStream, []byte) error { return nil }); err == nil {
 		t.Fatalf("a command that kills the guest daemon ends with %+v", exit)
 	}
-	wantBroken(t, "a sandbox that ended by itself", doomed)
+	// Its kernel may have closed the dying program's side before it ended itself.
+	if n, err := doomed.Read(make([]byte, 1)); err == nil {
+		t.Errorf("Read() after a sandbox that ended by itself = %d, want an end", n)
+	}
 
 	a.stop(t)
 	wantBroken(t, "the agent's stop", other)
