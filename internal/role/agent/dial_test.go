@@ -116,6 +116,7 @@ func TestDial(t *testing.T) {
 	if n, err := doomed.Read(make([]byte, 1)); err == nil {
 		t.Errorf("Read() after a sandbox that ended by itself = %d, want an end", n)
 	}
+	_ = doomed.Close()
 
 	a.stop(t)
 	wantBroken(t, "the agent's stop", other)
