@@ -211,7 +211,10 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("a build of %s = %s, want failed\n%s", c.name, b.Status, r.Stderr)
 			continue
 		}
-		if text := strings.ToLower(b.Error.Code + b.Error.Message + r.Stderr); !strings.Contains(text, "disk") && !strings.Contains(text, "space") {
+		// The database is on the same disk: while a step keeps that full nobody can
+		// write down why an attempt ended, and it counts as lost.
+		untold := c.step && b.Error.Code == "attempts_exhausted"
+		if text := strings.ToLower(b.Error.Code + b.Error.Message + r.Stderr); !untold && !strings.Contains(text, "disk") && !strings.Contains(text, "space") {
 			t.Errorf("a build of %s fails with %+v, want the disk to be named\n%s", c.name, b.Error, r.Stderr)
 		}
 		if b.Error.Fault != "platform" {
@@ -232,7 +235,10 @@ func TestFullDisk(t *testing.T) {
 }
 
 // fullDiskCase is a build for which a disk has no room, though its sandbox has.
-type fullDiskCase struct{ name, recipe, memory string }
+type fullDiskCase struct {
+	name, recipe, memory string
+	step                 bool // the step's own writes fill the disk
+}
 
 // fullDiskCases differ in what does not fit any more: the image, part of it, the
 // layer itself, or the memory of a snapshot. A tmpfs counts as memory of who
@@ -244,12 +250,12 @@ func fullDiskCases() []fullDiskCase {
 		mb    int
 		after string
 	}{{260, ""}, {420, live}, {720, ""}} {
-		all = append(all, fullDiskCase{fmt.Sprintf("%d MB", c.mb), fmt.Sprintf("RUN head -c %dM /dev/urandom > /large\n", c.mb) + c.after, "1024"})
+		all = append(all, fullDiskCase{fmt.Sprintf("%d MB", c.mb), fmt.Sprintf("RUN head -c %dM /dev/urandom > /large\n", c.mb) + c.after, "1024", c.mb == 720})
 	}
 	return append(all, fullDiskCase{
 		"600 MB of memory",
 		"START head -c 600M /dev/urandom > /dev/shm/large && exec sleep 100000\n" +
-			"HEALTHCHECK --interval=50ms --timeout=5s test $(stat -c %s /dev/shm/large) = 629145600\n", "3072",
+			"HEALTHCHECK --interval=50ms --timeout=5s test $(stat -c %s /dev/shm/large) = 629145600\n", "3072", false,
 	})
 }
 

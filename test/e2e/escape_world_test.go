@@ -17,6 +17,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
@@ -87,6 +88,18 @@ func (o *outside) take() (seen map[string]int, packets []string) {
 	seen, packets = o.seen, o.packets
 	o.seen, o.packets = map[string]int{}, nil
 	return seen, packets
+}
+
+// awaits returns once a listener has seen something, and false where it does not:
+// the one who came may be gone before the listener has noted it.
+func (o *outside) awaits(listener string) bool {
+	for range 200 {
+		if seen, _ := o.take(); seen[listener] > 0 {
+			return true
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return false
 }
 
 // newOutside connects the process's own namespace, the host, with the outside.
