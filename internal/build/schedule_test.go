@@ -18,7 +18,7 @@ import (
 
 // schedules is how many random schedules a run tries; LEHR_TEST_SCHEDULES sets
 // another number, for nights.
-const schedules = 40
+const schedules = 100
 
 // TestRandomSchedules lets several builds of two processes meet several random
 // faults each: errors at points, silent or full hosts, a cut bus, a stop of a
